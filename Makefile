@@ -1,0 +1,28 @@
+# Thin on purpose: what the targets do is in tooling/.
+STACK ?= dev
+ARGS ?=
+TOOLING = python3 -m tooling
+
+.DEFAULT_GOAL := help
+.PHONY: help up preview refresh destroy test unit lint format ps logs url env clean
+
+help:
+	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
+	@sed -n 's/^\([a-z]*\): ## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+up: ## install what is missing, then create or update the stack; ends with its URL
+preview: ## show what `make up` would change
+refresh: ## compare the state with what is really there
+destroy: ## remove every container, network, volume and image of the stack
+test: ## everything: lint, unit and live tests
+unit: ## the tests that need neither Docker nor Pulumi; seconds
+lint: ## style and types
+format: ## put the code into the shape that lint wants
+ps: ## list the stack's containers
+logs: ## show what they printed (ARGS=-f follows)
+url: ## print the URL; `make -s url` prints it alone
+env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
+clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
+
+up preview refresh destroy test unit lint format ps logs url env clean:
+	@$(TOOLING) $@ '$(STACK)' $(ARGS)

@@ -1,0 +1,404 @@
+"""The release gate: routes NGINX to a release only when it has proven itself.
+
+It talks to the Docker daemon alone and knows nothing of Pulumi; `release.py` makes a resource of it. In order, it
+
+1. puts the new configuration into NGINX's volume, in a folder of its own beside the one in force, and tests it;
+2. starts a probe: a second NGINX with that configuration in the same container, on a unix socket only;
+3. asks every replica for its health path through the probe until all answer well, then the app as a client would;
+4. swaps one link, reloads, waits for the new workers, and for the old ones to be gone;
+5. sweeps what nothing uses any more.
+
+Whatever fails before the swap raises `Refused` and has changed nothing; a reload that fails is taken back.
+"""
+
+import hashlib
+import io
+import shlex
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from posixpath import dirname
+from typing import cast
+
+import docker
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container
+from requests import RequestException
+
+from infra.nginx_config import LISTEN_FILE, PROBE_SOCKET
+
+LIVE_FOLDER = "/etc/nginx/live"  # the volume of NGINX's container
+CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
+CONFIGURATION_FILE = "nginx.conf"
+PROBE_FOLDER = "probe"
+PROBE_PID_FILE = "/run/nginx/probe.pid"
+PID_FILE = "/run/nginx/nginx.pid"
+SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
+OWNER = (101, 10001)  # user and group of NGINX's container
+
+DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
+
+REQUEST_TIMEOUT = 5  # seconds for one probe of one replica
+RELOAD_TIMEOUT = 10  # seconds until the master must have started its new workers
+POLL_INTERVAL = 0.1  # seconds
+LOG_LINES = 12  # of a replica that fails, in the error
+RESTARTS_ALLOWED = 1  # more of them, and down or only just up again, is a crash loop
+STEADY_AFTER = 10  # seconds; as long as Docker itself takes to forget a crash
+
+
+class Refused(Exception):
+    """The release stays out of the traffic. The message says which replica, which check, and what it said last."""
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A replica of the release: its name, its container's id, and its socket as NGINX sees it."""
+
+    name: str
+    container: str
+    socket: str
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What is to go live.
+
+    Attributes:
+        nginx: id of NGINX's container.
+        replicas: all that the configuration names.
+        configuration: text of the NGINX configuration.
+        listen, probe_listen: texts of the file that it includes, for the live instance and for the probe.
+        health_path: what each replica is asked for.
+        health_timeout: seconds until all must be healthy.
+        drain_timeout: seconds that NGINX keeps old workers, as in the configuration.
+    """
+
+    nginx: str
+    replicas: Sequence[Replica]
+    configuration: str
+    listen: str
+    probe_listen: str
+    health_path: str
+    health_timeout: float
+    drain_timeout: float
+
+    @property
+    def folder(self) -> str:
+        """Where the configuration stands in NGINX's container; the name tells its content."""
+        content = f"{self.configuration}\0{self.listen}".encode()
+        return f"{LIVE_FOLDER}/{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+class Gate:
+    """Lets a `Rollout` pass, or refuses it."""
+
+    def __init__(self, client: docker.DockerClient, progress: Callable[[str], None] = lambda _: None) -> None:
+        self._client = client
+        self._progress = progress
+
+    def let_pass(self, rollout: Rollout) -> None:
+        """Makes the rollout live.
+
+        Raises:
+            Refused: it did not prove itself; what was live before goes on.
+        """
+        outcome = "Nothing was routed to the release."
+        try:
+            nginx = self._nginx(rollout.nginx)
+            self._put(nginx, rollout)
+            self._test(nginx, rollout)
+            with self._probe(nginx, rollout):
+                self._wait_until_healthy(nginx, rollout)
+                self._ask_as_a_client(nginx, rollout)
+            outcome = "The release may be live already; the one before it is kept until `pulumi up` has found out."
+            self._make_live(nginx, rollout)
+            self._sweep(nginx, rollout)
+        except DAEMON_ERRORS as error:
+            raise Refused(f"The Docker daemon did not do what the release needs: {error}. {outcome}") from error
+
+    def live_configuration(self, nginx: str) -> str | None:
+        """The text in force, or None where there is none to be read."""
+        try:
+            code, text = _run(self._client.containers.get(nginx), f"cat {CURRENT}/{CONFIGURATION_FILE}")
+        except DAEMON_ERRORS:
+            return None
+        return text if code == 0 else None
+
+    def _nginx(self, container_id: str) -> Container:
+        container = self._client.containers.get(container_id)
+        deadline = time.monotonic() + RELOAD_TIMEOUT
+        while not _runs(container):
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"NGINX ({container.name}) does not run: it is {_condition(container)}. Nothing was routed to the "
+                    f"release.\n{_last_words(container)}"
+                )
+            time.sleep(POLL_INTERVAL)
+        return container
+
+    def _put(self, nginx: Container, rollout: Rollout) -> None:
+        folder = rollout.folder.removeprefix(LIVE_FOLDER + "/")
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name in (folder, f"{folder}/{PROBE_FOLDER}"):
+                _add(tar, name, tarfile.DIRTYPE, 0o750)
+            _add(tar, f"{folder}/{CONFIGURATION_FILE}", tarfile.REGTYPE, 0o640, rollout.configuration)
+            _add(tar, f"{folder}/{LISTEN_FILE}", tarfile.REGTYPE, 0o640, rollout.listen)
+            _add(tar, f"{folder}/{PROBE_FOLDER}/{LISTEN_FILE}", tarfile.REGTYPE, 0o640, rollout.probe_listen)
+            # NGINX looks for what it includes beside the link, so one text serves both instances.
+            _add(
+                tar, f"{folder}/{PROBE_FOLDER}/{CONFIGURATION_FILE}", tarfile.SYMTYPE, 0o777, f"../{CONFIGURATION_FILE}"
+            )
+        nginx.put_archive(LIVE_FOLDER, archive.getvalue())
+
+    def _test(self, nginx: Container, rollout: Rollout) -> None:
+        for folder in (rollout.folder, f"{rollout.folder}/{PROBE_FOLDER}"):
+            code, output = _run(
+                nginx, f"nginx -e stderr -t -c {folder}/{CONFIGURATION_FILE} -g 'pid /run/nginx/test.pid;'"
+            )
+            if code:
+                raise Refused(f"NGINX rejects the configuration; the one before it stays in force.\n{output}")
+
+    @contextmanager
+    def _probe(self, nginx: Container, rollout: Rollout) -> Iterator[None]:
+        stop = (
+            f"if [ -s {PROBE_PID_FILE} ]; then kill -QUIT $(cat {PROBE_PID_FILE}) 2>/dev/null; "
+            f"for i in $(seq 50); do [ -e {PROBE_PID_FILE} ] || break; sleep 0.1; done; "
+            f"[ -e {PROBE_PID_FILE} ] && kill -KILL $(cat {PROBE_PID_FILE}) 2>/dev/null; fi; "
+            f"rm -f {PROBE_PID_FILE} {PROBE_SOCKET}"
+        )
+        # A gate that was killed may have left one.
+        command = f"nginx -e stderr -c {rollout.folder}/{PROBE_FOLDER}/{CONFIGURATION_FILE} -g 'pid {PROBE_PID_FILE};'"
+        code, output = _run(nginx, f"{stop}; {command}")
+        if code:
+            raise Refused(f"NGINX does not start with the configuration; the one before it stays in force.\n{output}")
+        try:
+            yield
+        except BaseException:
+            # What went wrong says more than a daemon that cannot do this either; the next gate stops the probe.
+            with suppress(*DAEMON_ERRORS):
+                _run(nginx, stop)
+            raise
+        _run(nginx, stop)
+
+    def _wait_until_healthy(self, nginx: Container, rollout: Rollout) -> None:
+        deadline = time.monotonic() + rollout.health_timeout
+        waiting = list(rollout.replicas)
+        while True:
+            paths = [f"/.probe/{replica.name}{rollout.health_path}" for replica in waiting]
+            answers = dict(zip(waiting, _ask(nginx, paths), strict=True))
+            healthy = [replica for replica in waiting if answers[replica].is_good]
+            for replica in healthy:
+                self._progress(f"{replica.name} is healthy")
+            waiting = [replica for replica in waiting if replica not in healthy]
+            if not waiting:
+                return
+            for replica in waiting:
+                self._fail_early(replica)
+            if time.monotonic() > deadline:
+                raise Refused(self._unhealthy(waiting[0], rollout, answers[waiting[0]], len(waiting)))
+            time.sleep(POLL_INTERVAL)
+
+    def _fail_early(self, replica: Replica) -> None:
+        try:
+            container = self._client.containers.get(replica.container)
+        except NotFound:
+            raise Refused(
+                f"The container of {replica.name} is gone. Nothing was routed to the release. "
+                "`pulumi up --refresh` makes it anew."
+            ) from None
+        if _crashes(container):
+            raise Refused(
+                f"{replica.name} ({container.name}) does not stay up: {_condition(container)}. "
+                f"Nothing changed: the release before it goes on serving.\n{_last_words(container)}"
+            )
+
+    def _unhealthy(self, replica: Replica, rollout: Rollout, answer: "Answer", waiting: int) -> str:
+        container = self._client.containers.get(replica.container)
+        others = f", and {waiting - 1} more" if waiting > 1 else ""
+        return (
+            f"{replica.name} ({container.name}){others} is not healthy after {rollout.health_timeout:g} s: "
+            f"GET {rollout.health_path} {answer.in_words}; the container is {_condition(container)}. "
+            "Nothing changed: the release before it goes on serving. Should it need longer, set healthTimeout; should "
+            f"the app say that it is well somewhere else, healthPath.\n{_last_words(container)}"
+        )
+
+    def _ask_as_a_client(self, nginx: Container, rollout: Rollout) -> None:
+        answers = _ask(nginx, [rollout.health_path] * len(rollout.replicas))
+        bad = [answer for answer in answers if not answer.is_good]
+        if bad:
+            raise Refused(
+                f"The replicas are healthy, but the app is not reached through the new NGINX configuration: GET "
+                f"{rollout.health_path} {bad[0].in_words}, {len(bad)} times of {len(answers)}. Nothing changed: the "
+                "configuration before it stays in force. Look at what preview shows of it."
+            )
+
+    def _make_live(self, nginx: Container, rollout: Rollout) -> None:
+        _, before = _run(nginx, f"readlink {CURRENT}")
+        old_workers = _workers(nginx)
+        try:
+            self._swap(nginx, rollout.folder)
+        except Refused:
+            _run(nginx, _link(before.strip()))
+            raise
+        deadline = time.monotonic() + RELOAD_TIMEOUT
+        while not _workers(nginx) - old_workers:
+            # The master keeps its old workers, and its old configuration, when it cannot apply the new one.
+            if time.monotonic() > deadline:
+                self._swap(nginx, before.strip())
+                raise Refused(
+                    "NGINX did not take over the configuration that it had tested; the one before it stays in force.\n"
+                    f"{_last_words(nginx)}"
+                )
+            time.sleep(POLL_INTERVAL)
+        self._progress("the release is live")
+        deadline = time.monotonic() + rollout.drain_timeout + RELOAD_TIMEOUT
+        while _workers(nginx) & old_workers:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"The release is live, but old NGINX workers still run {rollout.drain_timeout:g} s after the "
+                    "reload; the replicas before it are kept for them. Run `pulumi up` again."
+                )
+            time.sleep(POLL_INTERVAL)
+
+    def _swap(self, nginx: Container, folder: str) -> None:
+        code, output = _run(
+            nginx,
+            f"{_link(folder)} && nginx -e stderr -c {CURRENT}/{CONFIGURATION_FILE} -g 'pid {PID_FILE};' -s reload",
+        )
+        if code:
+            raise Refused(f"NGINX could not be told to reload; the configuration before stays in force.\n{output}")
+
+    def _sweep(self, nginx: Container, rollout: Rollout) -> None:
+        """Removes configurations not in force, and sockets whose containers are gone."""
+        keep = {rollout.folder.rsplit("/", 1)[-1], "boot"}
+        _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
+        stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in keep | {"current"}]
+        sockets = dirname(rollout.replicas[0].socket)
+        _, present = _run(nginx, f"ls {sockets}")
+        in_use = {replica.socket for replica in rollout.replicas} | self._sockets_in_use(nginx, sockets)
+        paths = [f"{sockets}/{name}" for name in present.split()]
+        stale += [path for path in paths if path.removesuffix(".starting") not in in_use]
+        if stale:
+            _run(nginx, f"rm -rf {shlex.join(stale)}")
+
+    def _sockets_in_use(self, nginx: Container, folder: str) -> set[str]:
+        """The sockets of all containers that share the volume with NGINX: replicas that still drain are among them."""
+        volume = next(mount["Name"] for mount in nginx.attrs["Mounts"] if mount["Destination"] == folder)
+        containers = self._client.containers.list(filters={"volume": volume})
+        variables = (variable for container in containers for variable in container.attrs["Config"]["Env"] or [])
+        return {
+            text for name, _, text in (variable.partition("=") for variable in variables) if name == SOCKET_VARIABLE
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a probe got: an HTTP status, or 0 and what curl says."""
+
+    status: int
+    error: str
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 400
+
+    @property
+    def in_words(self) -> str:
+        if self.status == 502:
+            return "is not answered, its socket takes no connection"
+        if self.status == 504 or not self.status:
+            return f"is not answered ({self.error or 'time-out'})"
+        return f"is answered with {self.status}"
+
+
+def _ask(nginx: Container, paths: Sequence[str]) -> list[Answer]:
+    """Asks the probe for all `paths` at once."""
+    urls = " ".join(f"-o /dev/null {shlex.quote('http://localhost' + path)}" for path in paths)
+    _, output = _run(
+        nginx,
+        f"curl -sS --globoff --parallel --parallel-immediate --parallel-max {len(paths)} --max-time {REQUEST_TIMEOUT} "
+        f"--unix-socket {PROBE_SOCKET} --write-out '%{{urlnum}} %{{http_code}} %{{errormsg}}\\n' {urls} 2>/dev/null",
+    )
+    answers = {}
+    for line in output.splitlines():
+        number, status, *error = line.split(" ", 2)
+        answers[int(number)] = Answer(int(status), error[0] if error else "")
+    return [answers.get(number, Answer(0, output.strip())) for number in range(len(paths))]
+
+
+def _run(container: Container, script: str) -> tuple[int, str]:
+    """Exit code and output of a shell script in the container."""
+    result = container.exec_run(["sh", "-c", script])
+    return int(result.exit_code or 0), cast(bytes, result.output).decode(errors="replace")
+
+
+def _link(folder: str) -> str:
+    """The command that puts the configuration in `folder` in force, at the next reload or start, by a rename."""
+    target = shlex.quote(folder.removeprefix(LIVE_FOLDER + "/"))
+    return f"ln -sfn {target} {CURRENT}.next && mv -T {CURRENT}.next {CURRENT}"
+
+
+def _runs(nginx: Container) -> bool:
+    try:
+        return _run(nginx, f"test -s {PID_FILE}")[0] == 0
+    except APIError:  # an exec in a container that is down
+        return False
+
+
+def _workers(nginx: Container) -> set[str]:
+    """The process ids, as /proc names them, of NGINX's workers."""
+    _, output = _run(nginx, "grep -ls 'nginx: worke[r] process' /proc/[0-9]*/cmdline")
+    return set(output.split())
+
+
+def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.mode, info.mtime = kind, mode, int(time.time())
+    info.uid, info.gid = OWNER
+    if kind == tarfile.SYMTYPE:
+        info.linkname = content
+        tar.addfile(info)
+        return
+    data = content.encode()
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _crashes(container: Container) -> bool:
+    state = container.attrs["State"]
+    if state["Status"] in ("exited", "dead"):
+        return True
+    uptime = (datetime.now(UTC) - _started(container)).total_seconds()
+    steady = state["Running"] and not state["Restarting"] and uptime > STEADY_AFTER
+    return container.attrs["RestartCount"] > RESTARTS_ALLOWED and not steady
+
+
+def _condition(container: Container) -> str:
+    """A container's state in words."""
+    container.reload()
+    state = container.attrs["State"]
+    facts = [state["Status"]]
+    if container.attrs["RestartCount"]:
+        facts.append(f"restarted {container.attrs['RestartCount']} times")
+    if not state["Running"] or state["Restarting"]:
+        facts.append("killed for want of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}")
+    return ", ".join(facts)
+
+
+def _started(container: Container) -> datetime:
+    """When its current run began, or its last one; Docker gives nanoseconds."""
+    return datetime.fromisoformat(container.attrs["State"]["StartedAt"][:26].rstrip("Z")).replace(tzinfo=UTC)
+
+
+def _last_words(container: Container) -> str:
+    state = container.attrs["State"]
+    # One that crashes and is just being tried again has said what matters in the run before.
+    between = container.attrs["RestartCount"] and state["Running"] and not state["Restarting"]
+    until = _started(container).timestamp() if between else None
+    # Docker counts the tail from the end of all that was said, then leaves out what is later than `until`.
+    lines = container.logs(tail=20 * LOG_LINES, until=until).decode(errors="replace").rstrip().splitlines()
+    return "\n".join(["Its last words:", *lines[-LOG_LINES:]]) if lines else "It has said nothing."

@@ -1,0 +1,240 @@
+"""What a stack can set: one typed, validated, immutable model. `pulumi.Config` is read here and nowhere else.
+
+`Pulumi.yaml` declares the same keys to the engine; a test keeps the two alike.
+"""
+
+import difflib
+import ipaddress
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pulumi
+from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic.alias_generators import to_camel
+
+IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
+MAX_REPLICAS = 100
+RESERVED_VARIABLES = ("REPLICA_SOCKET", "UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS")
+
+Seconds = Annotated[int, Field(ge=1, le=3600)]
+ImageReference = Annotated[str, Field(pattern=IMAGE_REFERENCE, max_length=255)]
+
+
+class SettingsError(pulumi.RunError):
+    """The stack's configuration is refused. The message names each key, its value and what is accepted."""
+
+
+class Settings(BaseModel):
+    """The settings of one stack. Read it with `Settings.load()`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True)
+
+    _secret_keys: frozenset[str] = PrivateAttr(default=frozenset())
+
+    replicas: int = Field(
+        default=2,
+        ge=1,
+        le=MAX_REPLICAS,
+        description="How many app containers, uwsgi-1 to uwsgi-N, share the requests (1 to 100).",
+    )
+    port: int = Field(default=8080, ge=1, le=65535, description="The port of the host on which NGINX answers.")
+    publish_address: str = Field(
+        default="127.0.0.1",
+        description="The host's address on which it answers: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody.",
+    )
+    app_folder: str = Field(
+        default="app",
+        description="The folder of the WSGI app, with its requirements.txt; relative to the project, so that the state "
+        "is the same on every machine.",
+    )
+    app_module: str = Field(
+        default="webapp",
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+        description="The Python module, importable from that folder, which holds the WSGI callable.",
+    )
+    app_callable: str = Field(
+        default="app", pattern=r"^[A-Za-z_]\w*$", description="The name of the WSGI callable in that module."
+    )
+    import_check: bool = Field(
+        default=True,
+        description="Import the app while its image is built, so that one which cannot start never becomes a "
+        "container. Turn it off for an app that needs its environment to be imported.",
+    )
+    environment: dict[str, str] = Field(
+        default={},
+        description="Environment variables of the app. Set secret ones with `pulumi config set --secret --path "
+        "environment.NAME`: then all of them are ciphertext in the state.",
+    )
+    health_path: str = Field(
+        default="/health",
+        pattern=r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*$",
+        max_length=255,
+        description="A path that the app answers with a status from 200 to 399 when it is fit to take requests.",
+    )
+    health_timeout: Seconds = Field(
+        default=60, description="How long a release may take to get all its replicas healthy, in seconds (1 to 3600)."
+    )
+    drain_timeout: Seconds = Field(
+        default=30,
+        description="How long a request in flight may still run when its worker or replica is replaced, in seconds "
+        "(1 to 3600).",
+    )
+    uwsgi_processes: int = Field(
+        default=2, ge=1, le=64, description="uWSGI worker processes in each replica (1 to 64)."
+    )
+    uwsgi_threads: int = Field(default=8, ge=1, le=256, description="Threads in each uWSGI process (1 to 256).")
+    memory: int = Field(
+        default=256, ge=32, le=1048576, description="Memory of each replica, without swap, in MiB (32 to 1048576)."
+    )
+    cpus: Decimal = Field(
+        default=Decimal(0),
+        ge=0,
+        le=512,
+        decimal_places=2,
+        description="CPUs that each replica may use, such as 1.5; 0: no limit.",
+    )
+    nginx_memory: int = Field(
+        default=256,
+        ge=32,
+        le=1048576,
+        description="Memory of the NGINX container, without swap, in MiB (32 to 1048576).",
+    )
+    app_image_name: ImageReference = Field(
+        default="uwsgi-nginx/app", description="Name of the built app image, without a tag."
+    )
+    nginx_image_name: ImageReference = Field(
+        default="uwsgi-nginx/nginx", description="Name of the built NGINX image, without a tag."
+    )
+    python_image: ImageReference = Field(
+        default="python:3.13-slim", description="The Python image on which the app image is built."
+    )
+    nginx_image: ImageReference = Field(
+        default="nginx:1.31", description="The NGINX image on which the load balancer is built (1.30 or newer)."
+    )
+
+    @field_validator("publish_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError:
+            raise ValueError("should be an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from None
+
+    @field_validator("app_folder")
+    @classmethod
+    def _holds_an_app(cls, value: str) -> str:
+        folder = Path(value)
+        if folder.is_absolute():
+            raise ValueError("should be relative to the project's folder")
+        if not value or not _is_folder(folder):
+            raise ValueError("should be a folder; there is none of that name")
+        if not (folder / "requirements.txt").is_file():
+            raise ValueError("should hold a requirements.txt (an empty one will do); it has none")
+        return folder.as_posix()
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _as_strings(cls, value: object) -> object:
+        """YAML reads `DEBUG: 1` and `DEBUG: true` as a number and a boolean; the environment knows strings alone."""
+        if not isinstance(value, dict):
+            return value
+        plain = {True: "true", False: "false"}
+        return {
+            name: plain[item] if isinstance(item, bool) else str(item) if isinstance(item, int | float) else item
+            for name, item in value.items()
+        }
+
+    @field_validator("environment")
+    @classmethod
+    def _are_variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(
+                    f"{name!r} is no name of a variable: letters, digits and _ are, not starting with a digit"
+                )
+            if name in RESERVED_VARIABLES:
+                raise ValueError(f"{name} is set by the stack itself; use the setting for it")
+            if "\0" in text:
+                raise ValueError(f"the value of {name} has a NUL character")
+        return value
+
+    @field_validator("app_image_name", "nginx_image_name")
+    @classmethod
+    def _has_no_tag(cls, value: str) -> str:
+        if ":" in value.rsplit("/", 1)[-1] or "@" in value:
+            raise ValueError("should have no tag: the stack tags each image with its content's fingerprint")
+        return value
+
+    def is_secret(self, key: str) -> bool:
+        """Whether `key`, as written in the configuration, holds a secret anywhere inside."""
+        return key in self._secret_keys
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings of the running stack.
+
+        Raises:
+            SettingsError: a key is unknown, or its value of the wrong type or out of range.
+        """
+        raw = {**get_config_env(), **CONFIG.get()}
+        prefix = pulumi.get_project() + ":"
+        values = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
+        secret = {
+            key for key in values if is_config_secret(prefix + key) or prefix + key in get_config_secret_keys_env()
+        }
+        return cls.parse(values, secret)
+
+    @classmethod
+    def parse(cls, values: dict[str, str], secret: set[str] | frozenset[str] = frozenset()) -> Self:
+        """The settings written as `values`: strings by key, as the engine hands them over, JSON where they are objects.
+
+        Raises:
+            SettingsError: as `load`.
+        """
+        try:
+            settings = cls.model_validate({key: _decoded(cls, key, value) for key, value in values.items()})
+        except ValidationError as error:
+            lines = [_in_words(cls, problem, secret) for problem in error.errors(include_url=False)]
+            raise SettingsError("The configuration is refused, nothing was changed:\n  " + "\n  ".join(lines)) from None
+        settings._secret_keys = frozenset(secret)
+        return settings
+
+
+def keys(model: type[BaseModel] = Settings) -> dict[str, str]:
+    """The names of the fields by the keys that stand for them in a stack's configuration."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, a folder above it that may not be read
+        return False
+
+
+def _decoded(model: type[BaseModel], key: str, value: str) -> Any:
+    name = keys(model).get(key)
+    if name is None or not isinstance(model.model_fields[name].get_default(), dict | list | tuple):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset[str]) -> str:
+    known = keys(model)
+    key = ".".join(str(part) for part in problem["loc"])
+    top = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(top, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        return f"{key}: there is no such setting; {hint}"
+    value = "[secret]" if top in secret else repr(problem["input"])
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    field = model.model_fields[known[top]]
+    return f"{key}: {value} is not accepted: {reason[:1].lower()}{reason[1:]}. {field.description}"

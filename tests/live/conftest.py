@@ -1,0 +1,51 @@
+"""Fixtures of the live tests: the real engine, a real Docker daemon, real requests."""
+
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.figures import Figures, Record
+from tests.live.stack import Stack
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack for one module's tests, which build on each other's state; gone afterwards whatever happens."""
+    fresh = Stack(tmp_path_factory.mktemp("stack"))
+    try:
+        yield fresh
+    finally:
+        fresh.remove()
+        left = fresh.leftovers()
+        assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="module")
+def running(stack: Stack) -> Stack:
+    """The stack, up with two replicas of the app of the fault tests."""
+    shutil.rmtree(stack.folder / "app")
+    shutil.copytree(Path(__file__).parent / "app", stack.folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    stack.configure(healthTimeout="15")
+    stack.up()
+    return stack
+
+
+@pytest.fixture(scope="session")
+def record() -> Iterator[Record]:
+    """Keeps each fault's figures; they are printed at the end and written where docs/reliability.md is made from."""
+    figures = Figures()
+    yield figures.add
+    figures.write()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.failed and isinstance(stack, Stack):
+        report.sections.extend((title, text) for title, text in stack.report())
+    return report

@@ -1,0 +1,168 @@
+"""What the images' sources hold: the options that uWSGI needs for this design, the promises of the Dockerfiles."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from infra import gate, load_balancer, nginx_config, replicas
+
+DOCKERFILES = {"uwsgi": Path("uwsgi/Dockerfile"), "nginx": Path("nginx/Dockerfile")}
+
+
+@pytest.fixture
+def options() -> list[tuple[str, str]]:
+    """Those of uwsgi.ini in order: uWSGI allows the same one more than once, and conditions between them."""
+    lines = Path("uwsgi/uwsgi.ini").read_text().splitlines()
+    assert [line for line in lines if line.startswith("[")] == ["[uwsgi]"]
+    pairs = []
+    for line in lines:
+        if line.strip() and not line.startswith((";", "[")):
+            name, equals, value = line.partition("=")
+            assert equals, f"no option: {line}"
+            pairs.append((name.strip(), value.strip()))
+    return pairs
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n", " ", "\n".join(x for x in dockerfile.read_text().splitlines() if not x.startswith("#")))
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1].strip()) for line in text.splitlines() if line.strip()]
+
+
+def last_stage(dockerfile: Path) -> list[tuple[str, str]]:
+    all_of_them = instructions(dockerfile)
+    start = max(number for number, (name, _) in enumerate(all_of_them) if name == "FROM")
+    return all_of_them[start:]
+
+
+# uwsgi.ini
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("strict", "true"),
+        ("need-app", "true"),
+        ("master", "true"),
+        ("single-interpreter", "true"),
+        ("enable-threads", "true"),
+        ("hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
+    ],
+)
+def test_uwsgi_is_told_once(options: list[tuple[str, str]], option: str, value: str) -> None:
+    assert [found for name, found in options if name == option] == [value]
+
+
+def test_uwsgi_binds_another_name_and_takes_the_socket_over_when_it_accepts(options: list[tuple[str, str]]) -> None:
+    assert ("socket", "$(REPLICA_SOCKET).starting") in options
+    (hook,) = [value for name, value in options if name == "hook-accepting1-once"]
+    assert hook == 'exec:mv -f "$(REPLICA_SOCKET).starting" "$(REPLICA_SOCKET)"'
+
+
+def test_uwsgi_listens_on_the_socket_in_a_stack_and_on_http_by_hand(options: list[tuple[str, str]]) -> None:
+    inside, condition = {}, ""
+    for name, value in options:
+        if name in ("if-env", "if-not-env"):
+            assert not condition, "conditions do not nest"
+            condition = f"{name} {value}"
+        elif name == "endif":
+            assert condition
+            condition = ""
+        elif name in ("socket", "chmod-socket", "http-socket"):
+            inside[name] = condition
+    assert not condition, "a condition without its end"
+    assert inside == {
+        "socket": "if-env REPLICA_SOCKET",
+        "chmod-socket": "if-env REPLICA_SOCKET",
+        "http-socket": "if-not-env REPLICA_SOCKET",
+    }
+
+
+@pytest.mark.parametrize("option", ["vacuum", "die-on-term", "lazy-apps", "daemonize", "lazy", "uid", "gid"])
+def test_uwsgi_is_not_told_what_breaks_the_design(options: list[tuple[str, str]], option: str) -> None:
+    assert option not in [name for name, _ in options]
+
+
+def test_nginx_reaches_the_socket_by_its_group_and_nobody_else_does(options: list[tuple[str, str]]) -> None:
+    assert ("chmod-socket", "660") in options
+
+
+def test_the_program_and_uwsgi_agree_on_the_variable_with_the_socket() -> None:
+    assert replicas.SOCKET_VARIABLE == gate.SOCKET_VARIABLE == "REPLICA_SOCKET"
+    assert "$(REPLICA_SOCKET)" in Path("uwsgi/uwsgi.ini").read_text()
+
+
+@pytest.mark.parametrize("file", ["uwsgi/uwsgi.ini", "uwsgi/healthcheck.py"])
+def test_a_file_handed_over_as_build_argument_survives_it(file: str) -> None:
+    content = Path(file).read_bytes()
+    assert content
+    assert b"\0" not in content
+    assert b"\r" not in content
+    assert len(content) < 100_000, "an argument of execve is at most 128 KiB"
+
+
+# Dockerfiles
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_an_image_runs_as_a_numbered_user_who_is_not_root(image: str) -> None:
+    users = [value for name, value in last_stage(DOCKERFILES[image]) if name == "USER"]
+    assert users
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
+
+
+@pytest.mark.parametrize("image", DOCKERFILES)
+def test_an_image_has_an_entrypoint_in_exec_form_so_that_signals_arrive(image: str) -> None:
+    entrypoints = [value for name, value in last_stage(DOCKERFILES[image]) if name == "ENTRYPOINT"]
+    assert len(entrypoints) == 1
+    assert entrypoints[0].startswith("[")
+    assert "CMD" not in [name for name, _ in last_stage(DOCKERFILES[image])]
+
+
+def test_the_app_image_leaves_the_compiler_behind() -> None:
+    stage = last_stage(DOCKERFILES["uwsgi"])
+    assert len([name for name, _ in instructions(DOCKERFILES["uwsgi"]) if name == "FROM"]) == 2
+    assert [value for name, value in stage if name == "RUN" and ("gcc" in value or "apt-get" in value)] == []
+
+
+def test_the_app_image_serves_by_hand_with_the_arguments_of_the_original_project() -> None:
+    stage = last_stage(DOCKERFILES["uwsgi"])
+    arguments = {value for name, value in stage if name == "ARG"}
+    assert {"UWSGI_APP=webapp", "UWSGI_HTTP_PORT=8000"} <= arguments
+    (environment,) = [value for name, value in stage if name == "ENV"]
+    assert "UWSGI_APP=${UWSGI_APP}" in environment
+    assert "UWSGI_HTTP_PORT=${UWSGI_HTTP_PORT}" in environment
+
+
+def test_the_import_check_can_be_turned_off_and_runs_as_the_apps_user() -> None:
+    stage = last_stage(DOCKERFILES["uwsgi"])
+    names = [f"{name} {value}" for name, value in stage]
+    (check,) = [number for number, text in enumerate(names) if "import_module" in text]
+    (user,) = [number for number, text in enumerate(names) if text.startswith("USER")]
+    assert user < check
+    assert 'test "${IMPORT_CHECK}" != true' in names[check]
+
+
+def test_everything_agrees_on_who_owns_the_sockets_and_the_configuration() -> None:
+    user, group = gate.OWNER
+    assert ("USER", f"{user}:{group}") in last_stage(DOCKERFILES["nginx"])
+    assert ("USER", f"{group}:{group}") in last_stage(DOCKERFILES["uwsgi"])
+    assert user == load_balancer.USER
+    for dockerfile in DOCKERFILES.values():
+        assert f"--group {group} --mode 2770 {replicas.SOCKET_FOLDER}" in dockerfile.read_text()
+
+
+def test_everything_agrees_on_the_places_in_nginxs_container() -> None:
+    (entrypoint,) = [value for name, value in last_stage(DOCKERFILES["nginx"]) if name == "ENTRYPOINT"]
+    assert f"{gate.CURRENT}/{gate.CONFIGURATION_FILE}" in entrypoint
+    assert f"pid {gate.PID_FILE};" in entrypoint
+    assert gate.LIVE_FOLDER == load_balancer.LIVE_FOLDER
+    assert gate.PID_FILE.startswith(nginx_config.RUNTIME_FOLDER + "/")
+    assert gate.PROBE_PID_FILE.startswith(nginx_config.RUNTIME_FOLDER + "/")
+    assert ("EXPOSE", str(nginx_config.PORT)) in last_stage(DOCKERFILES["nginx"])
+    assert ("STOPSIGNAL", "SIGQUIT") in last_stage(DOCKERFILES["nginx"])
+
+
+def test_what_only_the_program_reads_is_not_in_the_nginx_image() -> None:
+    ignored = Path("nginx/.dockerignore").read_text().split()
+    assert {"*.j2", "Dockerfile"} <= set(ignored)

@@ -1,0 +1,242 @@
+"""The rendered NGINX configuration: its exact text, and what it means when it is read back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import crossplane
+import pytest
+from crossplane import analyzer
+from jinja2 import UndefinedError
+
+from infra import nginx_config
+from infra.nginx_config import Upstream
+
+GOLDEN = Path(__file__).parent / "golden"
+REPLICAS = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/uwsgi-{number}-0123abcd.sock") for number in (1, 2)]
+CONFIGURATION = nginx_config.render(REPLICAS, drain_timeout=30)
+TEMPLATES = sorted(path.name for path in nginx_config.TEMPLATES.glob("*.j2") if "{" + "{" in path.read_text())
+INCLUDED = {"live": nginx_config.render_listen(), "probe": nginx_config.render_probe_listen(REPLICAS)}
+
+
+@pytest.fixture(autouse=True)
+def _crossplane_knows_new_directives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        analyzer.DIRECTIVES,
+        "keepalive_min_timeout",  # NGINX 1.27.4
+        [
+            analyzer.NGX_HTTP_MAIN_CONF
+            | analyzer.NGX_HTTP_SRV_CONF
+            | analyzer.NGX_HTTP_LOC_CONF
+            | analyzer.NGX_CONF_TAKE1
+        ],
+    )
+
+
+@pytest.fixture(params=["live", "probe"])
+def instance(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def parsed(instance: str, tmp_path: Path) -> "Block":
+    return parse(tmp_path, INCLUDED[instance])
+
+
+class Block:
+    """Directives as crossplane parsed them."""
+
+    def __init__(self, directives: list[dict[str, Any]]) -> None:
+        self._directives = directives
+
+    def all(self, name: str) -> list[list[str]]:
+        """Arguments of all directives of that name, in order."""
+        return [directive["args"] for directive in self._directives if directive["directive"] == name]
+
+    def one(self, name: str) -> list[str]:
+        (args,) = self.all(name)
+        return args
+
+    def block(self, name: str, *args: str) -> "Block":
+        (block,) = [d["block"] for d in self._directives if (d["directive"], d["args"]) == (name, list(args))]
+        return Block(block)
+
+    def names(self) -> Iterator[str]:
+        for directive in self._directives:
+            yield directive["directive"]
+            yield from Block(directive.get("block", [])).names()
+
+
+def parse(folder: Path, included: str, configuration: str = CONFIGURATION) -> Block:
+    (folder / "nginx.conf").write_text(configuration)
+    (folder / nginx_config.LISTEN_FILE).write_text(included)
+    payload = crossplane.parse(str(folder / "nginx.conf"), strict=True, combine=True)
+    assert (payload["status"], payload["errors"]) == ("ok", [])
+    return Block(payload["config"][0]["parsed"])
+
+
+# Exact text
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("nginx.conf", CONFIGURATION),
+        ("listen.conf", INCLUDED["live"]),
+        ("probe-listen.conf", INCLUDED["probe"]),
+    ],
+)
+def test_the_text_is_exactly_as_reviewed(file: str, text: str) -> None:
+    assert text == (GOLDEN / file).read_text(), f"if this change is meant, write it to {GOLDEN / file}"
+
+
+@pytest.mark.parametrize("text", [CONFIGURATION, *INCLUDED.values()])
+def test_the_text_is_tidy(text: str) -> None:
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert [line for line in text.splitlines() if line != line.rstrip() or len(line) > 140 or "\t" in line] == []
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+# Read back
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 100])
+def test_the_upstream_has_exactly_the_replicas_sockets(count: int, tmp_path: Path) -> None:
+    replicas = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/{number}.sock") for number in range(count)]
+    configuration = nginx_config.render(replicas, drain_timeout=30)
+    upstream = parse(tmp_path, nginx_config.render_listen(), configuration).block("http").block("upstream", "app")
+    assert [server[0] for server in upstream.all("server")] == [f"unix:{replica.socket}" for replica in replicas]
+    assert upstream.one("zone")[0] == "app", "without a zone each worker has a round robin of its own"
+
+
+def test_every_request_goes_to_the_app(parsed: Block) -> None:
+    location = parsed.block("http").block("server").block("location", "/")
+    assert location.one("uwsgi_pass") == ["app"]
+    assert len(parsed.block("http").all("server")) == 1
+
+
+def test_a_replica_that_is_down_is_skipped_without_repeating_what_may_change_something(parsed: Block) -> None:
+    location = parsed.block("http").block("server").block("location", "/")
+    retried = set(location.one("uwsgi_next_upstream"))
+    assert retried >= {"error", "timeout"}
+    assert not retried & {"non_idempotent", "http_500", "off"}
+
+
+def test_a_reload_keeps_old_workers_as_long_as_the_settings_say(tmp_path: Path) -> None:
+    parsed = parse(tmp_path, INCLUDED["live"], nginx_config.render(REPLICAS, drain_timeout=47))
+    assert parsed.one("worker_shutdown_timeout") == ["47s"]
+    assert parsed.block("http").one("keepalive_min_timeout") == [f"{nginx_config.KEEPALIVE_MIN_TIMEOUT}s"]
+
+
+def test_nothing_is_written_but_to_the_runtime_folder(parsed: Block) -> None:
+    http = parsed.block("http")
+    paths = [http.one(f"{kind}_temp_path")[0] for kind in ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")]
+    assert [path for path in paths if not path.startswith(f"{nginx_config.RUNTIME_FOLDER}/")] == []
+    assert len(set(paths)) == 5
+    assert parsed.one("error_log")[0] == "stderr"
+    assert http.one("access_log") == ["off"]
+    assert not {"pid", "user", "daemon"} & set(parsed.names()), "the command line says these, for each instance"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("HTTP_HOST", "$host$is_request_port$request_port"),
+        ("HTTP_X_REAL_IP", "$remote_addr"),
+        ("HTTP_X_FORWARDED_FOR", "$proxy_add_x_forwarded_for"),
+        ("HTTP_X_FORWARDED_HOST", "$host$is_request_port$request_port"),
+        ("HTTP_X_FORWARDED_PROTO", "$scheme"),
+    ],
+)
+def test_the_app_gets_the_proxy_headers(parsed: Block, header: str, value: str) -> None:
+    parameters = [args for args in parsed.block("http").block("server").all("uwsgi_param") if args[0] == header]
+    assert parameters == [[header, value]]
+
+
+def test_the_app_gets_what_wsgi_demands(parsed: Block) -> None:
+    parameters = [args[0] for args in parsed.block("http").block("server").all("uwsgi_param")]
+    # https://peps.python.org/pep-3333/#environ-variables
+    assert {
+        "REQUEST_METHOD",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "SERVER_PROTOCOL",
+        "REQUEST_URI",
+        "REMOTE_ADDR",
+        "UWSGI_SCHEME",
+    } <= set(parameters)
+    assert len(parameters) == len(set(parameters)), "the app would get the same variable twice"
+
+
+def test_no_location_drops_the_parameters_by_setting_its_own(parsed: Block) -> None:
+    server = parsed.block("http").block("server")
+    for location in server.all("location"):
+        assert server.block("location", *location).all("uwsgi_param") == []
+
+
+def test_the_live_instance_listens_on_the_port_and_knows_no_probe(tmp_path: Path) -> None:
+    server = parse(tmp_path, INCLUDED["live"]).block("http").block("server")
+    assert server.all("listen") == [[str(nginx_config.PORT)]]
+    assert server.all("location") == [["/"]]
+
+
+def test_the_probe_listens_on_a_socket_only_and_asks_each_replica_by_its_name(tmp_path: Path) -> None:
+    server = parse(tmp_path, INCLUDED["probe"]).block("http").block("server")
+    assert server.all("listen") == [[f"unix:{nginx_config.PROBE_SOCKET}"]]
+    assert server.all("location") == [*(["^~", f"/.probe/{replica.name}/"] for replica in REPLICAS), ["/"]]
+    for replica in REPLICAS:
+        location = server.block("location", "^~", f"/.probe/{replica.name}/")
+        assert location.one("uwsgi_pass") == [f"unix:{replica.socket}"]
+        pattern, target, flag = location.one("rewrite")
+        assert (target, flag) == ("$1", "break")
+        assert pattern.endswith(f"/{replica.name}(/.*)$")
+
+
+def test_both_instances_serve_the_same_app_in_the_same_way(tmp_path: Path) -> None:
+    locations = []
+    for instance, included in INCLUDED.items():
+        folder = tmp_path / instance
+        folder.mkdir()
+        locations.append(parse(folder, included).block("http").block("server").block("location", "/"))
+    assert [location.all("uwsgi_pass") for location in locations] == [[["app"]]] * 2
+
+
+# Templates
+
+
+def test_there_are_templates_that_take_values() -> None:
+    assert {"nginx.conf.j2", "listen.conf.j2", "upstream.conf.j2"} <= set(TEMPLATES)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_template_that_lacks_a_value_is_an_error_and_no_empty_text(template: str) -> None:
+    with pytest.raises(UndefinedError):
+        nginx_config._render(template)
+
+
+def test_a_value_is_put_in_as_it_is() -> None:
+    assert "server unix:/a&b<c> " in nginx_config.render([Upstream("a", "/a&b<c>")], drain_timeout=1)
+
+
+def test_rendering_does_without_pulumi() -> None:
+    source = Path(nginx_config.__file__).read_text()
+    assert "pulumi" not in source
+
+
+# What a new volume holds
+
+
+def test_the_boot_configuration_answers_503_on_the_same_port(tmp_path: Path) -> None:
+    (tmp_path / "nginx.conf").write_text(Path("nginx/boot.conf").read_text())
+    payload = crossplane.parse(str(tmp_path / "nginx.conf"), strict=True)
+    assert payload["errors"] == []
+    server = Block(payload["config"][0]["parsed"]).block("http").block("server")
+    assert server.one("listen") == [str(nginx_config.PORT)]
+    assert server.block("location", "/").one("return") == ["503"]
+    assert server.one("add_header")[0] == "Retry-After"

@@ -1,0 +1,326 @@
+"""What a stack can set, and what is refused, in which words."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pulumi.runtime
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.settings import RESERVED_VARIABLES, Settings, SettingsError, keys
+
+SECRET = "xyzzy-4711"
+
+DEFAULTS = {
+    "replicas": 2,
+    "port": 8080,
+    "publishAddress": "127.0.0.1",
+    "appFolder": "app",
+    "appModule": "webapp",
+    "appCallable": "app",
+    "importCheck": True,
+    "environment": {},
+    "healthPath": "/health",
+    "healthTimeout": 60,
+    "drainTimeout": 30,
+    "uwsgiProcesses": 2,
+    "uwsgiThreads": 8,
+    "memory": 256,
+    "cpus": Decimal(0),
+    "nginxMemory": 256,
+    "appImageName": "uwsgi-nginx/app",
+    "nginxImageName": "uwsgi-nginx/nginx",
+    "pythonImage": "python:3.13-slim",
+    "nginxImage": "nginx:1.31",
+}
+
+RANGES = {
+    "replicas": (1, 100),
+    "port": (1, 65535),
+    "healthTimeout": (1, 3600),
+    "drainTimeout": (1, 3600),
+    "uwsgiProcesses": (1, 64),
+    "uwsgiThreads": (1, 256),
+    "memory": (32, 1048576),
+    "nginxMemory": (32, 1048576),
+}
+IMAGES = ["appImageName", "nginxImageName", "pythonImage", "nginxImage"]
+
+# Key, value, and what the message must say of what is accepted.
+BAD = [
+    *((key, str(low - 1), f"greater than or equal to {low}") for key, (low, _) in RANGES.items()),
+    *((key, str(high + 1), f"less than or equal to {high}") for key, (_, high) in RANGES.items()),
+    *((key, value, "valid integer") for key in RANGES for value in ("", "two", "1.5", "1e2", "0x10", "true", "[1]")),
+    *(
+        ("publishAddress", value, "IP address")
+        for value in ("", "localhost", "256.0.0.1", "127.0.0.1:80", "*", "1.2.3", "http://127.0.0.1", "[::1]")
+    ),
+    ("appFolder", "/srv/app", "relative to the project"),
+    ("appFolder", "no-such-folder", "should be a folder"),
+    ("appFolder", "__main__.py", "should be a folder"),
+    ("appFolder", "nginx", "requirements.txt"),
+    ("appFolder", "", "requirements.txt"),  # an empty path is the project itself, which would be a surprise
+    ("appFolder", "a" * 5000, "should be a folder"),
+    ("appFolder", "a\0b", "should be a folder"),
+    *(
+        ("appModule", value, "match pattern")
+        for value in ("", "web-app", "webapp.py.", ".webapp", "1app", "a b", "a;b", "a\n", "webapp:app")
+    ),
+    *(("appCallable", value, "match pattern") for value in ("", "a.b", "app()", "1", "a b", "app\n")),
+    *(("importCheck", value, "valid boolean") for value in ("", "maybe", "2", "[]")),
+    *(
+        ("environment", value, "valid dictionary")
+        for value in ("", "A=1", "[]", '["A"]', '"A"', "1", "null", "{", "[" * 100_000, "1" * 5000)
+    ),
+    ("environment", '{"1A": "x"}', "is no name of a variable"),
+    ("environment", '{"A-B": "x"}', "is no name of a variable"),
+    ("environment", '{"": "x"}', "is no name of a variable"),
+    ("environment", '{"A=B": "x"}', "is no name of a variable"),
+    ("environment", '{"A\\n": "x"}', "is no name of a variable"),
+    ("environment", '{"A": "x\\u0000y"}', "NUL"),
+    *(("environment", json.dumps({name: "x"}), "is set by the stack itself") for name in RESERVED_VARIABLES),
+    *(
+        ("healthPath", value, "match pattern")
+        for value in ("", "health", "/a b", "/a?b=c", "/a#b", "/ä", "/a\n", '/"', "/{a}", "/a\\b")
+    ),
+    ("healthPath", "/" + "a" * 255, "at most 255 characters"),
+    ("cpus", "-1", "greater than or equal to 0"),
+    ("cpus", "513", "less than or equal to 512"),
+    ("cpus", "0.125", "no more than 2 decimal places"),
+    *(("cpus", value, "decimal") for value in ("", "two", "1,5", "50%")),
+    *(("cpus", value, "finite") for value in ("NaN", "Infinity")),
+    *(
+        (key, value, "match pattern")
+        for key in IMAGES
+        for value in ("", "Upper/case", "a b", "-a", "a/", "a:", "https://a", "a\n", "a;b", "$(a)")
+    ),
+    *((key, "a" * 256, "at most 255 characters") for key in IMAGES),
+    *((key, value, "no tag") for key in IMAGES[:2] for value in ("a/b:latest", "a@sha256:0", "host:5000/a:1")),
+]
+
+
+def refusal(values: dict[str, str], secret: set[str] | frozenset[str] = frozenset()) -> str:
+    with pytest.raises(SettingsError) as refused:
+        Settings.parse(values, secret)
+    return str(refused.value)
+
+
+def by_key(parsed: Settings) -> dict[str, Any]:
+    return {key: getattr(parsed, name) for key, name in keys().items()}
+
+
+def test_nothing_set_means_the_defaults() -> None:
+    assert by_key(Settings.parse({})) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parsed"),
+    [
+        *((key, str(limit), limit) for key, limits in RANGES.items() for limit in limits),
+        ("publishAddress", "0.0.0.0", "0.0.0.0"),
+        ("publishAddress", "::", "::"),
+        ("publishAddress", "FD00:0::1", "fd00::1"),
+        ("appFolder", "./app/", "app"),
+        ("appModule", "package.module_2", "package.module_2"),
+        ("appCallable", "application", "application"),
+        ("importCheck", "false", False),
+        ("importCheck", "true", True),
+        ("environment", "{}", {}),
+        ("environment", '{"A": "x", "_b2": ""}', {"A": "x", "_b2": ""}),
+        ("environment", '{"A": 1, "B": true, "C": false, "D": 1.5}', {"A": "1", "B": "true", "C": "false", "D": "1.5"}),
+        ("environment", '{"A": "two\\nlines = \\u00e4"}', {"A": "two\nlines = ä"}),
+        ("healthPath", "/", "/"),
+        ("healthPath", "/a/%20/b.c-d_e~f", "/a/%20/b.c-d_e~f"),
+        ("cpus", "1.50", Decimal("1.5")),
+        ("cpus", "512", Decimal(512)),
+        ("appImageName", "registry.example:5000/team/app", "registry.example:5000/team/app"),
+        ("pythonImage", "python:3.13-slim@sha256:" + "0" * 64, "python:3.13-slim@sha256:" + "0" * 64),
+        ("nginxImage", "registry.example/nginx:1.31-Alpine", "registry.example/nginx:1.31-Alpine"),
+    ],
+)
+def test_a_good_value_is_taken(key: str, value: str, parsed: object) -> None:
+    assert by_key(Settings.parse({key: value})) == {**DEFAULTS, key: parsed}
+
+
+def test_every_key_has_bad_values_here() -> None:
+    assert {key for key, _, _ in BAD} == set(keys())
+
+
+@pytest.mark.parametrize(("key", "value", "accepted"), BAD, ids=lambda text: ascii(text)[1:25])
+def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, value: str, accepted: str) -> None:
+    message = refusal({key: value})
+    first, *problems = message.splitlines()
+    assert first == "The configuration is refused, nothing was changed:"
+    assert len(problems) == 1
+    given_back = repr(value) if key != "environment" else repr(json.loads(value)) if is_json(value) else repr(value)
+    assert problems[0].startswith(f"  {key}: {given_back} is not accepted: ")
+    assert accepted in problems[0].removeprefix(f"  {key}: {given_back}")
+    assert problems[0].endswith(str(Settings.model_fields[keys()[key]].description))
+
+
+@pytest.mark.parametrize("value", [None, {"B": "x"}, ["x"]])
+def test_a_variable_that_is_no_text_is_refused_by_its_own_name(value: object) -> None:
+    assert f"  environment.A: {value!r} is not accepted: input should be a valid string." in refusal(
+        {"environment": json.dumps({"A": value})}
+    )
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = refusal({"replicas": "0", "port": "x", "colour": "red"}).splitlines()[1:]
+    assert sorted(problem.split(":")[0].strip() for problem in problems) == ["colour", "port", "replicas"]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("replica", "replicas"),
+        ("Replicas", "replicas"),
+        ("healthpath", "healthPath"),
+        ("health_timeout", "healthTimeout"),
+        ("app_folder", "appFolder"),
+        ("uwsgiProcess", "uwsgiProcesses"),
+        ("enviroment", "environment"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, meant: str) -> None:
+    assert f"  {key}: there is no such setting; did you mean {meant}?" in refusal({key: "1"})
+
+
+def test_a_key_like_no_other_is_refused_with_all_that_are_known() -> None:
+    message = refusal({"zzz": "1"})
+    assert "  zzz: there is no such setting; known are " in message
+    assert [key for key in keys() if key not in message] == []
+
+
+@pytest.mark.parametrize("key", [*keys(), "replica", "zzz"])
+def test_a_secret_value_never_appears_in_a_message(key: str) -> None:
+    message = refusal({key: f"\0 {SECRET}"}, secret={key})
+    assert SECRET not in message
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"A": SECRET, "1A": "x"},
+        {"A": [SECRET]},
+        {"A": {"B": SECRET}},
+        {"A": SECRET + "\0"},
+        {"UWSGI_APP": SECRET},
+        [SECRET],
+    ],
+)
+def test_a_secret_inside_the_environment_never_appears_in_a_message(values: object) -> None:
+    message = refusal({"environment": json.dumps(values)}, secret={"environment"})
+    assert SECRET not in message
+    assert "[secret]" in message
+
+
+def test_a_refused_setting_does_not_show_the_secrets_beside_it() -> None:
+    message = refusal({"environment": json.dumps({"A": SECRET}), "replicas": "0"}, secret={"environment"})
+    assert SECRET not in message
+    assert "replicas" in message
+
+
+def test_a_refusal_is_one_that_pulumi_reports_without_traceback() -> None:
+    assert issubclass(SettingsError, pulumi.RunError)
+
+
+def test_settings_know_which_of_them_are_secret() -> None:
+    parsed = Settings.parse({"environment": '{"A": "x"}', "port": "81"}, secret={"environment"})
+    assert (parsed.is_secret("environment"), parsed.is_secret("port")) == (True, False)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings.parse({}).replicas = 3
+
+
+def test_two_settings_share_no_environment() -> None:
+    Settings.parse({}).environment["A"] = "x"
+    assert Settings.parse({}).environment == {}
+
+
+def test_the_stacks_configuration_is_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"uwsgi-nginx:replicas": "7", "docker:host": "ssh://elsewhere", "other:replicas": "9"}
+    monkeypatch.setattr(pulumi, "get_project", lambda: "uwsgi-nginx")
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(config))
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", json.dumps(["uwsgi-nginx:replicas"]))
+    loaded = Settings.load()
+    assert by_key(loaded) == {**DEFAULTS, "replicas": 7}
+    assert loaded.is_secret("replicas")
+
+
+# Pulumi.yaml
+
+
+def test_pulumi_yaml_declares_the_same_settings() -> None:
+    types = {int: "integer", bool: "boolean", dict: "object"}
+    schema = {
+        key.removeprefix("uwsgi-nginx:"): {**entry, "description": " ".join(entry["description"].split())}
+        for key, entry in yaml.safe_load(Path("Pulumi.yaml").read_text())["config"].items()
+        if not key.startswith("pulumi:")
+    }
+    assert schema == {
+        key: {
+            "type": types.get(type(default), "string"),
+            "default": str(default) if isinstance(default, Decimal) else default,
+            "description": " ".join(str(Settings.model_fields[keys()[key]].description).split()),
+        }
+        for key, default in DEFAULTS.items()
+    }
+    assert list(schema) == list(keys()), "in the same order, so that both are read side by side"
+
+
+def test_the_stack_that_comes_with_the_project_is_accepted() -> None:
+    config = yaml.safe_load(Path("Pulumi.dev.yaml").read_text())["config"]
+    ours = {key.removeprefix("uwsgi-nginx:"): value for key, value in config.items() if key.startswith("uwsgi-nginx:")}
+    assert Settings.parse({key: v if isinstance(v, str) else json.dumps(v) for key, v in ours.items()}).replicas == 2
+
+
+# Anything at all
+
+anything = st.one_of(
+    st.text(max_size=40),
+    st.integers().map(str),
+    st.decimals().map(str),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+        max_leaves=5,
+    ).map(json.dumps),
+    st.sampled_from([value for _, value, _ in BAD if len(value) < 5000]),
+)
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.dictionaries(st.sampled_from(sorted(keys())) | st.text(max_size=12), anything, max_size=4), st.booleans())
+def test_whatever_is_set_gives_settings_or_a_refusal_that_names_a_key(values: dict[str, str], secret: bool) -> None:
+    try:
+        parsed = Settings.parse(values, frozenset(values) if secret else frozenset())
+    except SettingsError as error:
+        refused: str | None = str(error)
+    else:
+        refused = None
+        assert set(values) <= set(keys())
+        assert 1 <= parsed.replicas <= 100
+        assert all(isinstance(text, str) for pair in parsed.environment.items() for text in pair)
+    assert refused is None or any(f"\n  {key}" in refused for key in values)
+
+
+def is_json(value: str) -> bool:
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,211 @@
+"""The commands behind the Makefile's targets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tooling import bootstrap, console, files, machine, stack, venv
+from tooling.console import Failure, say
+
+ROOT = Path(__file__).resolve().parent.parent
+UNIT = ("tests/unit", "tests/airgap", "tests/tooling")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command: `COMMAND STACK [arguments passed on …]`."""
+    commands: dict[str, Callable[[str, list[str]], int]] = {
+        "up": up,
+        "preview": preview,
+        "refresh": refresh,
+        "destroy": destroy,
+        "test": test,
+        "unit": unit,
+        "lint": lint,
+        "format": reformat,
+        "ps": ps,
+        "logs": logs,
+        "url": url,
+        "env": env,
+        "clean": clean,
+    }
+    if len(arguments) < 2 or arguments[0] not in commands:
+        say(f"usage: python3 -m tooling {{{'|'.join(commands)}}} STACK [ARGUMENTS …]")
+        return 2
+    name, stack_name, *rest = arguments
+    console.on_termination()
+    try:
+        return commands[name](stack_name, rest)
+    except Failure as failure:
+        console.report(failure, f"make {name}")
+        return 1
+    except KeyboardInterrupt:
+        console.stop_all()
+        say(f"\nmake {name} was interrupted. What is done stays done: run it again to go on.")
+        return 130
+
+
+def up(name: str, rest: list[str]) -> int:
+    """Gets the machine ready, brings the stack up, and ends with its URL."""
+    bootstrap.ensure(ROOT, name)
+    code = _pulumi(name, ["up", "--yes"], rest)
+    return code or url(name, [])
+
+
+def preview(name: str, rest: list[str]) -> int:
+    """What `up` would change."""
+    bootstrap.ensure(ROOT, name)
+    return _pulumi(name, ["preview"], rest)
+
+
+def refresh(name: str, rest: list[str]) -> int:
+    """Compares the state with what is really there."""
+    bootstrap.ensure(ROOT, name)
+    return _pulumi(name, ["refresh", "--yes"], rest)
+
+
+def destroy(name: str, rest: list[str]) -> int:
+    """Removes all that the stack has made."""
+    if stack.is_local(ROOT) and not stack.exists(ROOT, name):
+        say(f"There is no stack {name} here, so there is nothing to destroy.")
+        return 0
+    bootstrap.ensure(ROOT, name)
+    return _pulumi(name, ["destroy", "--yes"], rest)
+
+
+def url(name: str, rest: list[str]) -> int:
+    """Prints the URL alone."""
+    _needs_stack(name)
+    return _pulumi(name, ["stack", "output", "url"], rest)
+
+
+def env(name: str, rest: list[str]) -> int:
+    """Prints what a shell needs for plain `pulumi`."""
+    del rest
+    if not machine.load(ROOT).pulumi:
+        raise Failure("Nothing is installed for this clone yet.", "make up")
+    print(stack.exports(ROOT, name))
+    return 0
+
+
+def ps(name: str, rest: list[str]) -> int:
+    """The stack's containers, as Docker sees them."""
+    from tooling import containers
+
+    _needs_stack(name)
+    return containers.ps(ROOT, name, rest)
+
+
+def logs(name: str, rest: list[str]) -> int:
+    """What the stack's containers have printed."""
+    from tooling import containers
+
+    _needs_stack(name)
+    return containers.logs(ROOT, name, rest)
+
+
+def lint(name: str, rest: list[str]) -> int:
+    """Style and types."""
+    del name, rest
+    venv.ensure(ROOT)
+    checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    codes = []
+    for check in checks:
+        say(f"== {' '.join(check)}")
+        codes.append(_python(["-m", *check]))
+    return max(codes)
+
+
+def reformat(name: str, rest: list[str]) -> int:
+    """Puts the code into the shape that `lint` wants."""
+    del name, rest
+    venv.ensure(ROOT)
+    return _python(["-m", "ruff", "check", "--fix", "."]) or _python(["-m", "ruff", "format", "."])
+
+
+def unit(name: str, rest: list[str]) -> int:
+    """The tests that need neither Docker nor the CLI."""
+    del name
+    venv.ensure(ROOT)
+    return _python(["-m", "pytest", *_there(UNIT), *rest])
+
+
+def test(name: str, rest: list[str]) -> int:
+    """Everything. It ends with the closing line of the live tests' own runner, and with its exit status."""
+    for check in (lint, unit):
+        code = check(name, [])
+        if code:
+            say(f"make test stopped: `make {check.__name__}` did not pass; the live tests did not run.")
+            return code
+    bootstrap.ensure(ROOT, None)
+    say("== live tests: real containers, some minutes")
+    command = [str(venv.python(ROOT)), "-m", "pytest", "tests/live", *rest]
+    console.become(command, stack.full_environment(ROOT, stack.DEV), ROOT)
+    return 1  # never reached
+
+
+def clean(name: str, rest: list[str]) -> int:
+    """Removes what the tooling has put into this clone; with --all also what clones share."""
+    del name
+    state = stack.state_folder(ROOT)
+    alive = [
+        path.name
+        for path in sorted(state.glob(".pulumi/stacks/*/*.json"))
+        if '"urn"' in path.read_text(encoding="utf-8")
+    ]
+    if alive:
+        raise Failure(
+            f"These stacks still have resources, which nothing could find without their state: {', '.join(alive)}",
+            "make destroy STACK=…\nThen run this again.",
+        )
+    from airgap import build_images
+
+    folders = [
+        ROOT / ".venv",
+        files.local(ROOT),
+        *(ROOT / f".{tool}_cache" for tool in ("pytest", "mypy", "ruff")),
+        ROOT / ".hypothesis",
+    ]
+    if "--all" in rest:
+        folders.append(files.cache())
+        if shutil.which("docker"):
+            subprocess.run(
+                ["docker", "image", "rm", *build_images.STAND_INS.values(), build_images.DEBIAN],
+                check=False,
+                capture_output=True,
+            )
+    for folder in folders:
+        if folder.exists():
+            say(f"removing {folder}")
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _pulumi(name: str, command: list[str], rest: list[str]) -> int:
+    return _call(["pulumi", *command, "--stack", name, *rest], stack.full_environment(ROOT, name))
+
+
+def _python(arguments: list[str]) -> int:
+    return _call([str(venv.python(ROOT)), *arguments], None)
+
+
+def _call(command: list[str], environment: dict[str, str] | None) -> int:
+    """Runs a command in the foreground; Ctrl-C is its to answer, and is waited for."""
+    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
+        while True:
+            try:
+                code = process.wait()
+                return code if code >= 0 else 128 - code
+            except KeyboardInterrupt:
+                continue
+
+
+def _needs_stack(name: str) -> None:
+    if not machine.load(ROOT).pulumi or (stack.is_local(ROOT) and not stack.exists(ROOT, name)):
+        raise Failure(f"There is no stack {name} yet.", "make up" if name == stack.DEV else f"make up STACK={name}")
+
+
+def _there(folders: Sequence[str]) -> list[str]:
+    return [folder for folder in folders if (ROOT / folder).is_dir()]
