@@ -12,8 +12,8 @@ settings = Settings.load()
 
 network = docker.Network("network")
 replicas = Replicas("replicas", settings, network)
-load_balancer = LoadBalancer("load-balancer", settings, network, replicas.sockets)
-Release("release", settings, replicas.members, load_balancer.container.id)
+load_balancer = LoadBalancer("load-balancer", settings, network, replicas)
+Release("release", settings, replicas.members, load_balancer)
 
 pulumi.export("url", load_balancer.url)
 pulumi.export("replicas", [member["name"] for member in replicas.members])

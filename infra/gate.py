@@ -255,6 +255,7 @@ class Gate:
                 )
             time.sleep(POLL_INTERVAL)
         self._progress("the release is live")
+        self._warn_of_resets(nginx)
         deadline = time.monotonic() + rollout.drain_timeout + RELOAD_TIMEOUT
         while _workers(nginx) & old_workers:
             if time.monotonic() > deadline:
@@ -271,6 +272,18 @@ class Gate:
         )
         if code:
             raise Refused(f"NGINX could not be told to reload; the configuration before stays in force.\n{output}")
+
+    def _warn_of_resets(self, nginx: Container) -> None:
+        """On the host's network, the kernel decides over connections that a leaving NGINX has not accepted yet."""
+        if nginx.attrs["HostConfig"]["NetworkMode"] != "host":
+            return
+        # https://docs.kernel.org/networking/ip-sysctl.html (since Linux 5.14)
+        code, value = _run(nginx, "cat /proc/sys/net/ipv4/tcp_migrate_req")
+        if code == 0 and value.strip() == "0":
+            self._progress(
+                "net.ipv4.tcp_migrate_req is 0 on this host: when NGINX itself is replaced under full load, connections "
+                "not accepted yet may be reset; `sysctl -w net.ipv4.tcp_migrate_req=1` has them handed on instead"
+            )
 
     def _sweep(self, nginx: Container, rollout: Rollout) -> None:
         """Removes configurations not in force, and sockets whose containers are gone."""

@@ -1,27 +1,33 @@
 """The load balancer: one NGINX container, which alone publishes a port."""
 
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
 
 from infra import containers, fingerprint, nginx_config
-from infra.replicas import PLATFORM, SOCKET_FOLDER, STOP_MARGIN
+from infra.replicas import PLATFORM, SOCKET_FOLDER, STOP_MARGIN, Replicas
 from infra.settings import Settings
 
 NGINX = Path("nginx")
 LIVE_FOLDER = "/etc/nginx/live"
+BOOT_SOCKET = f"unix:{nginx_config.RUNTIME_FOLDER}/boot.sock"
 USER = 101  # as in the official image
 TASKS = 4096
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """NGINX, which is replaced only when its image or what it publishes changes; its configuration is the gate's.
+    """NGINX, which is replaced only when its image or where it listens changes; its configuration is the gate's.
 
-    A published port cannot have two holders, so its predecessor goes first.
+    With `publish: port` Docker publishes its port, which cannot have two holders: a successor on the same port is
+    created after it is gone. On another port it is another resource: created before, so that a port that is taken
+    harms nothing. With `publish: host` it listens on the host's network, where a successor stands beside it until it
+    has proven itself: each image has a volume of its own, whose configuration listens nowhere until the gate says so.
 
     Attributes:
         container: the NGINX container.
+        listen: the text of the file that says where it listens.
         url: where the app answers.
     """
 
@@ -30,11 +36,19 @@ class LoadBalancer(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         network: docker.Network,
-        sockets: docker.Volume,
+        replicas: Replicas,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("uwsgi-nginx:index:LoadBalancer", name, None, opts)
-        build_arguments = {"NGINX_IMAGE": settings.nginx_image}
+        on_host = settings.publish == "host"
+        endpoint = f"{_bracketed(settings.publish_address)}:{settings.port}" if on_host else str(nginx_config.PORT)
+        self.listen = nginx_config.render_listen(endpoint, shared=on_host)
+        self.url = url(settings.publish_address, settings.port)
+
+        build_arguments = {
+            "NGINX_IMAGE": settings.nginx_image,
+            "BOOT_LISTEN": BOOT_SOCKET if on_host else str(nginx_config.PORT),
+        }
         dockerfile = NGINX / "Dockerfile"
         content = fingerprint.of_values(fingerprint.of_folder(NGINX), dockerfile.read_text(), build_arguments)
         image = docker.Image(
@@ -46,30 +60,47 @@ class LoadBalancer(pulumi.ComponentResource):
             skip_push=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        live = docker.Volume("nginx-live", opts=pulumi.ResourceOptions(parent=self))
+        live = docker.Volume(
+            f"nginx-live-{content}" if on_host else "nginx-live", opts=pulumi.ResourceOptions(parent=self)
+        )
         self.container = docker.Container(
-            "nginx",
+            "nginx-host" if on_host else f"nginx-{settings.port}",
             image=image.repo_digest,
-            hostname="nginx",
-            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
-            ports=[
-                docker.ContainerPortArgs(
-                    internal=nginx_config.PORT, external=settings.port, ip=settings.publish_address
-                )
-            ],
             volumes=[
-                docker.ContainerVolumeArgs(volume_name=sockets.name, container_path=SOCKET_FOLDER),
+                docker.ContainerVolumeArgs(volume_name=replicas.sockets.name, container_path=SOCKET_FOLDER),
                 docker.ContainerVolumeArgs(volume_name=live.name, container_path=LIVE_FOLDER),
             ],
             tmpfs={nginx_config.RUNTIME_FOLDER: f"uid={USER},size=64m"},
             labels=containers.labels("nginx"),
             stop_signal="SIGQUIT",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,
+            **(_on_the_host() if on_host else _published(settings, network)),
             **containers.hardening(settings.nginx_memory, TASKS),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=not on_host,
+                # So that a predecessor which still drains goes before the replicas that it asks.
+                depends_on=replicas.containers,
+            ),
         )
-        self.url = url(settings.publish_address, settings.port)
         self.register_outputs({"url": self.url})
+
+
+def _published(settings: Settings, network: docker.Network) -> dict[str, Any]:
+    port = docker.ContainerPortArgs(internal=nginx_config.PORT, external=settings.port, ip=settings.publish_address)
+    return {
+        "hostname": "nginx",
+        "networks_advanced": [docker.ContainerNetworksAdvancedArgs(name=network.name)],
+        "ports": [port],
+    }
+
+
+def _on_the_host() -> dict[str, Any]:
+    return {"network_mode": "host"}
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def url(address: str, port: int) -> str:
@@ -77,5 +108,5 @@ def url(address: str, port: int) -> str:
     host = {
         "0.0.0.0": "127.0.0.1",  # noqa: S104 - named, not bound
         "::": "[::1]",
-    }.get(address, f"[{address}]" if ":" in address else address)
+    }.get(address, _bracketed(address))
     return f"http://{host}" if port == 80 else f"http://{host}:{port}"

@@ -40,9 +40,14 @@ def render(replicas: Sequence[Upstream], drain_timeout: int) -> str:
     )
 
 
-def render_listen() -> str:
-    """What the live instance listens on."""
-    return _render("listen.conf.j2", probe=False, port=PORT)
+def render_listen(endpoint: str = str(PORT), *, shared: bool = False) -> str:
+    """What the live instance listens on.
+
+    Args:
+        endpoint: a port, or an address and a port.
+        shared: whether another instance may listen there too (SO_REUSEPORT), so that one can take over from the other.
+    """
+    return _render("listen.conf.j2", probe=False, endpoint=endpoint, shared=shared)
 
 
 def render_probe_listen(replicas: Sequence[Upstream]) -> str:

@@ -22,6 +22,7 @@ from pulumi.dynamic import (
 )
 
 from infra import nginx_config
+from infra.load_balancer import LoadBalancer
 from infra.nginx_config import Upstream
 from infra.settings import Settings
 
@@ -79,7 +80,7 @@ class Release(Resource, name="Release"):
         name: its logical name.
         settings: of the stack.
         members: of the replicas, see `Replicas.members`.
-        nginx: id of NGINX's container.
+        load_balancer: what it goes live in.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Release(Resource, name="Release"):
         name: str,
         settings: Settings,
         members: Sequence[Mapping[str, pulumi.Input[str]]],
-        nginx: pulumi.Input[str],
+        load_balancer: LoadBalancer,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         # Without the containers' ids, which a preview does not know: so it shows the configuration.
@@ -96,10 +97,10 @@ class Release(Resource, name="Release"):
             lambda known: nginx_config.render([Upstream(**upstream) for upstream in known], settings.drain_timeout)
         )
         inputs = {
-            "nginx": nginx,
+            "nginx": load_balancer.container.id,
             "replicas": list(members),
             "configuration": configuration,
-            "listen": nginx_config.render_listen(),
+            "listen": load_balancer.listen,
             "healthPath": settings.health_path,
             "healthTimeout": settings.health_timeout,
             "drainTimeout": settings.drain_timeout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -140,6 +141,8 @@ def test_the_archive_holds_what_is_not_ignored_and_belongs_to_nobody(project: Pa
     write("app/secret/key", "x")
     write("app/lib/a.py", "a\n")
     Path("app/link").symlink_to("main.py")
+    if os.geteuid() == 0:
+        os.chown("app/main.py", 1234, 1234)
     dockerfile, headers, contents = archived(app())
     assert dockerfile == "Dockerfile"
     # The daemon needs the Dockerfile and the ignore file, and takes them out of the context by itself.

@@ -128,8 +128,9 @@ def test_a_program_gets_its_configuration_and_exports_its_outputs(project: Proje
 
 def test_a_program_finds_its_own_modules_and_not_those_of_the_host(project: Project) -> None:
     (project.folder / "server.py").write_text("MINE = 'yes'\n", encoding="utf-8")
-    project.run("import pulumi, server\npulumi.export('mine', server.MINE)\n")
-    assert (project.engine.errors, project.engine.outputs) == ([], {"mine": "yes"})
+    program = "import importlib.util, pulumi, server\npulumi.export('mine', server.MINE)\n"
+    project.run(program + "pulumi.export('host', str(importlib.util.find_spec('run_program')))\n")
+    assert (project.engine.errors, project.engine.outputs) == ([], {"mine": "yes", "host": "None"})
 
 
 def test_a_run_error_shows_its_message_and_nothing_else(project: Project) -> None:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import docker
+from docker.errors import DockerException
 from docker.models.containers import Container
+from requests import RequestException
 
 from tooling import base_images
 from tooling.stack import environment
@@ -49,14 +51,17 @@ class Result:
 
 
 class Stack:
-    """One stack of the program, driven as a person would: with the `pulumi` command."""
+    """One stack of the program, driven as a person would: with the `pulumi` command.
 
-    def __init__(self, folder: Path) -> None:
+    With `docker_host` it is deployed to the daemon there, which its configuration names; else to the machine's.
+    """
+
+    def __init__(self, folder: Path, docker_host: str = "") -> None:
         self.name = f"test-{secrets.token_hex(4)}"
         self.folder = folder / "project"
         self.port = free_port()
         self.log: list[str] = []
-        self.docker = docker.from_env(use_context=False)
+        self.docker = docker.DockerClient(docker_host) if docker_host else docker.from_env(use_context=False)
         self.folder.mkdir()
         for name in COPIED:
             source = ROOT / name
@@ -77,6 +82,8 @@ class Stack:
         # Images of their own, so that a test neither takes nor removes those of another stack.
         settings = {"port": str(self.port), "appImageName": f"{self.name}/app", "nginxImageName": f"{self.name}/nginx"}
         self.configure(**settings, **base_images.settings(ROOT))
+        if docker_host:
+            self.configure(**{"docker:host": docker_host})
 
     # -- the program's commands
     def pulumi(self, *arguments: str, check: bool = True, environment: dict[str, str] | None = None) -> Result:
@@ -158,6 +165,13 @@ class Stack:
             return error.code
         return 200
 
+    def is_up(self) -> bool:
+        """Whether anything answers well."""
+        try:
+            return self.status() == 200
+        except OSError:
+            return False
+
     def answering(self, requests: int = 20) -> list[str]:
         """Which replicas answer `requests` requests in a row, in order."""
         return [re.findall(r"uwsgi-\d+", self.get())[0] for _ in range(requests)]
@@ -197,6 +211,11 @@ class Stack:
     def report(self) -> Iterable[tuple[str, str]]:
         """What a person would look at first when a test fails."""
         yield "pulumi", "\n".join(self.log[-4:])
+        try:
+            self.docker.ping()
+        except (DockerException, RequestException) as error:
+            yield "the Docker daemon does not answer", str(error)
+            return
         for container in self.containers():
             state = container.attrs["State"]
             yield (
@@ -218,7 +237,9 @@ class Stack:
         for name in left.get("volumes", []):
             self.docker.volumes.get(name).remove(force=True)
         for image in self.docker.images.list(filters={"reference": f"{self.name}/*"}):
-            self.docker.images.remove(str(image.id), force=True)
+            # By tag: other stacks may have built the very same image.
+            for tag in (tag for tag in image.tags if tag.startswith(f"{self.name}/")):
+                self.docker.images.remove(tag, force=True)
         self.docker.close()
 
 

@@ -157,6 +157,7 @@ class FakeReplica:
     started: datetime = BOOT_TIME - timedelta(hours=1)
     volume: str = "sockets"
     volume_folder: str = "/run/uwsgi"
+    network_mode: str = "bridge"
 
     @property
     def running(self) -> bool:
@@ -182,6 +183,7 @@ class FakeReplica:
                 "Health": {"Status": "starting", "FailingStreak": 0, "Log": []},
             },
             "Config": {"Env": self.env, "Labels": {}},
+            "HostConfig": {"NetworkMode": self.network_mode},
             "Mounts": [
                 {"Type": "volume", "Name": self.volume, "Destination": self.volume_folder, "RW": True},
             ],

@@ -65,7 +65,7 @@ class Program:
 
     @property
     def replicas(self) -> dict[str, Registration]:
-        return {name: resource for name, resource in self.containers.items() if name != "nginx"}
+        return {name: resource for name, resource in self.containers.items() if not name.startswith("nginx")}
 
 
 def run(

@@ -144,6 +144,21 @@ def test_progress_is_told(machine: FakeMachine) -> None:
     assert told == ["uwsgi-1 is healthy", "uwsgi-2 is healthy", "the release is live"]
 
 
+@pytest.mark.parametrize(
+    ("network_mode", "migrate", "warned"), [("bridge", "0", False), ("host", "0", True), ("host", "1", False)]
+)
+def test_on_the_host_it_is_told_that_the_kernel_may_reset_connections(
+    machine: FakeMachine, network_mode: str, migrate: str, warned: bool
+) -> None:
+    machine.nginx.network_mode = network_mode
+    setting = machine.root / "proc/sys/net/ipv4/tcp_migrate_req"
+    setting.parent.mkdir(parents=True)
+    setting.write_text(f"{migrate}\n")
+    told: list[str] = []
+    Gate(machine.client(), told.append).let_pass(rollout())
+    assert any("net.ipv4.tcp_migrate_req=1" in line for line in told) is warned
+
+
 def test_the_gate_waits_until_the_old_workers_have_drained(machine: FakeMachine, clock: FakeClock) -> None:
     machine.drain = 1.9
     started = clock.now

@@ -234,9 +234,10 @@ def test_rendering_does_without_pulumi() -> None:
 
 def test_the_boot_configuration_answers_503_on_the_same_port(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(Path("nginx/boot.conf").read_text())
+    (tmp_path / "listen.conf").write_text(f"listen {nginx_config.PORT};\n")  # as nginx/Dockerfile writes it
     payload = crossplane.parse(str(tmp_path / "nginx.conf"), strict=True)
     assert payload["errors"] == []
     server = Block(payload["config"][0]["parsed"]).block("http").block("server")
-    assert server.one("listen") == [str(nginx_config.PORT)]
+    assert server.one("include") == ["listen.conf"]
     assert server.block("location", "/").one("return") == ["503"]
     assert server.one("add_header")[0] == "Retry-After"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from infra import nginx_config
-from infra.settings import SettingsError
+from infra.settings import Settings, SettingsError
 from tests.unit.conftest import PROJECT
 from tests.unit.program import UNKNOWN, Program, Registration, run, strings
 
@@ -52,7 +52,7 @@ def program(count: int) -> Program:
     return stack_of(count)
 
 
-@pytest.fixture(params=["nginx", "uwsgi-1", "uwsgi-2"])
+@pytest.fixture(params=["nginx-8080", "uwsgi-1", "uwsgi-2"])
 def container(request: pytest.FixtureRequest) -> Registration:
     return stack_of().containers[request.param]
 
@@ -70,7 +70,7 @@ def test_a_stack_is_exactly_these_resources(program: Program, count: int) -> Non
         "load-balancer": "uwsgi-nginx:index:LoadBalancer",
         "nginx-image": "docker:index/image:Image",
         "nginx-live": "docker:index/volume:Volume",
-        "nginx": "docker:index/container:Container",
+        "nginx-8080": "docker:index/container:Container",
         "release": "pulumi-python:dynamic:Release",
     }
 
@@ -83,7 +83,7 @@ def test_each_part_belongs_to_its_component(program: Program, count: int) -> Non
     parents = {name: resource.parent for name, resource in program.resources.items() if resource.parent}
     assert parents == {
         **dict.fromkeys(["app-image", "sockets", *names(count)], "replicas"),
-        **dict.fromkeys(["nginx-image", "nginx-live", "nginx"], "load-balancer"),
+        **dict.fromkeys(["nginx-image", "nginx-live", "nginx-8080"], "load-balancer"),
     }
 
 
@@ -98,7 +98,7 @@ def test_nothing_is_kept_from_its_deletion_and_no_difference_is_ignored() -> Non
 
 
 def test_every_container_is_on_the_stack_network_and_on_no_other(program: Program, count: int) -> None:
-    assert sorted(program.containers) == sorted(["nginx", *names(count)])
+    assert sorted(program.containers) == sorted(["nginx-8080", *names(count)])
     for container in program.containers.values():
         assert [network["name"] for network in container.inputs["networksAdvanced"]] == [
             "uwsgi-nginx-test-network-4047e63"
@@ -126,8 +126,52 @@ def test_no_replica_publishes_a_port(program: Program, count: int) -> None:
 def test_nginx_publishes_where_the_settings_say(config: dict[str, str], published: tuple[str, int], url: str) -> None:
     program = run(config)
     address, port = published
-    assert program["nginx"].inputs["ports"] == [{"internal": nginx_config.PORT, "external": port, "ip": address}]
+    assert program[f"nginx-{port}"].inputs["ports"] == [
+        {"internal": nginx_config.PORT, "external": port, "ip": address}
+    ]
     assert program.exports["url"] == url
+
+
+# On the host's network
+
+HOST = {"publish": "host", "port": "18080", "publishAddress": "::1"}
+
+
+def test_on_the_host_nginx_publishes_nothing_and_is_on_the_host_network() -> None:
+    nginx = run(HOST)["nginx-host"]
+    assert nginx.inputs["networkMode"] == "host"
+    assert not {"ports", "networksAdvanced", "hostname"} & nginx.inputs.keys()
+
+
+def test_on_the_host_nginx_listens_itself_and_lets_its_successor_listen_too() -> None:
+    program = run(HOST)
+    assert program["release"].inputs["listen"] == "listen [::1]:18080 reuseport;\n"
+    assert program.exports["url"] == "http://[::1]:18080"
+
+
+def test_on_the_host_nginx_is_created_before_it_is_replaced() -> None:
+    assert run(HOST)["nginx-host"].delete_before_replace is False
+
+
+def test_on_the_host_a_new_image_boots_from_a_volume_of_its_own_and_listens_nowhere() -> None:
+    one, other = run(HOST), run({**HOST, "nginxImage": "nginx:1.30"})
+    volumes = [{name for name in program.types if name.startswith("nginx-live")} for program in (one, other)]
+    assert len(volumes[0]) == len(volumes[1]) == 1
+    assert volumes[0] != volumes[1]
+    assert one["nginx-image"].inputs["build"]["args"]["BOOT_LISTEN"] == "unix:/run/nginx/boot.sock"
+
+
+def test_on_the_host_another_port_is_a_matter_of_the_configuration_alone() -> None:
+    one, other = run(HOST), run({**HOST, "port": "18081"})
+    assert one["nginx-host"].inputs == other["nginx-host"].inputs
+    assert one["release"].inputs["listen"] != other["release"].inputs["listen"]
+
+
+def test_on_the_host_a_port_that_only_root_can_listen_on_is_refused() -> None:
+    with pytest.raises(
+        SettingsError, match="publish: 'host' is not accepted: should not be host with a port below 1024"
+    ):
+        Settings.parse({"publish": "host", "port": "443"})
 
 
 # Order of change
@@ -140,23 +184,25 @@ def test_replicas_are_created_before_those_they_replace_are_deleted(program: Pro
 
 
 def test_nginx_is_deleted_before_it_is_replaced_for_its_port_has_one_holder(program: Program) -> None:
-    assert program["nginx"].delete_before_replace is True
+    assert program["nginx-8080"].delete_before_replace is True
 
 
 def test_the_gate_comes_after_nginx_and_all_replicas_so_that_their_predecessors_go_last(
     program: Program, count: int
 ) -> None:
-    assert program["release"].dependencies >= {"nginx", *names(count)}
+    assert program["release"].dependencies >= {"nginx-8080", *names(count)}
 
 
-def test_nginx_waits_for_no_replica_so_that_it_outlives_all_of_them(program: Program, count: int) -> None:
-    assert program["nginx"].dependencies == {"network", "nginx-image", "nginx-live", "sockets"}
+def test_nginx_comes_after_the_replicas_so_that_its_predecessor_drains_before_theirs_go(
+    program: Program, count: int
+) -> None:
+    assert program["nginx-8080"].dependencies == {"network", "nginx-image", "nginx-live", "sockets", *names(count)}
 
 
 def test_containers_run_the_digest_of_the_image_not_its_tag() -> None:
     program = stack_of()
     assert program["uwsgi-1"].inputs["image"] == program["uwsgi-2"].inputs["image"] == program.exports["image"]
-    for name, image in {"uwsgi-1": "app-image", "nginx": "nginx-image"}.items():
+    for name, image in {"uwsgi-1": "app-image", "nginx-8080": "nginx-image"}.items():
         assert program[name].inputs["image"].startswith("sha256:")
         assert program[name].inputs["image"] != program[image].inputs["imageName"]
         assert image in program[name].dependencies
@@ -175,7 +221,7 @@ def test_scaling_leaves_the_replicas_that_stay_as_they_are(replicas: int) -> Non
     scaled = run({"replicas": str(replicas)})
     for name in sorted(set(names(2)) & set(names(replicas))):
         assert scaled[name].inputs == stack_of(2)[name].inputs
-    assert scaled["nginx"].inputs == stack_of(2)["nginx"].inputs
+    assert scaled["nginx-8080"].inputs == stack_of(2)["nginx-8080"].inputs
 
 
 @pytest.mark.parametrize(
@@ -200,7 +246,9 @@ def test_what_changes_a_replica_makes_another_release_and_another_socket(config:
     assert changed["uwsgi-1"].inputs != before["uwsgi-1"].inputs
     assert changed.exports["release"] != before.exports["release"]
     assert not set(servers(changed)) & set(servers(before))
-    assert changed["nginx"].inputs | {"destroyGraceSeconds": 0} == before["nginx"].inputs | {"destroyGraceSeconds": 0}
+    assert changed["nginx-8080"].inputs | {"destroyGraceSeconds": 0} == before["nginx-8080"].inputs | {
+        "destroyGraceSeconds": 0
+    }
 
 
 @pytest.mark.parametrize(
@@ -234,7 +282,7 @@ def test_the_configuration_names_exactly_the_sockets_on_which_the_replicas_liste
 
 def test_the_gate_gets_each_replica_with_its_container_and_socket(program: Program, count: int) -> None:
     release = program["release"].inputs
-    assert release["nginx"] == "id-of-nginx"
+    assert release["nginx"] == "id-of-nginx-8080"
     assert release["replicas"] == [
         {
             "name": name,
@@ -279,13 +327,13 @@ def test_replicas_and_nginx_share_the_socket_volume_and_nginx_alone_keeps_its_co
         assert all(set(volume) == {"containerPath", "volumeName"} for volume in container.inputs["volumes"])
         return {volume["containerPath"]: volume["volumeName"] for volume in container.inputs["volumes"]}
 
-    sockets, live = mounts(program["nginx"])["/run/uwsgi"], mounts(program["nginx"])["/etc/nginx/live"]
+    sockets, live = mounts(program["nginx-8080"])["/run/uwsgi"], mounts(program["nginx-8080"])["/etc/nginx/live"]
     assert "sockets" in sockets
     assert "nginx-live" in live
     assert {name: mounts(replica) for name, replica in program.replicas.items()} == {
         name: {"/run/uwsgi": sockets} for name in names(count)
     }
-    assert set(mounts(program["nginx"])) == {"/run/uwsgi", "/etc/nginx/live"}
+    assert set(mounts(program["nginx-8080"])) == {"/run/uwsgi", "/etc/nginx/live"}
 
 
 # Hardening
@@ -296,7 +344,7 @@ def test_every_container_has_a_read_only_root_file_system(container: Registratio
 
 
 def test_every_container_has_only_small_temporary_file_systems_to_write_to(container: Registration) -> None:
-    expected = {"/run/nginx": "uid=101,size=64m"} if container.name == "nginx" else {"/tmp": "size=16m"}
+    expected = {"/run/nginx": "uid=101,size=64m"} if container.name == "nginx-8080" else {"/tmp": "size=16m"}
     assert container.inputs["tmpfs"] == expected
 
 
@@ -308,9 +356,9 @@ def test_every_container_has_no_capabilities_and_gains_no_privileges(container: 
 
 def test_every_container_has_bounded_memory_without_swap() -> None:
     program = run({"memory": "300", "nginxMemory": "70"})
-    assert sorted(program.containers) == ["nginx", "uwsgi-1", "uwsgi-2"]
+    assert sorted(program.containers) == ["nginx-8080", "uwsgi-1", "uwsgi-2"]
     for name, container in program.containers.items():
-        expected = 70 if name == "nginx" else 300
+        expected = 70 if name == "nginx-8080" else 300
         assert (container.inputs["memory"], container.inputs["memorySwap"]) == (expected, expected)
 
 
@@ -338,7 +386,7 @@ def test_every_container_rotates_its_logs(container: Registration) -> None:
 def test_every_container_is_found_again_by_its_labels(program: Program, count: int) -> None:
     whose = {"uwsgi-nginx.project": "uwsgi-nginx", "uwsgi-nginx.stack": "test"}
     assert {name: labels(container) for name, container in program.containers.items()} == {
-        "nginx": {**whose, "uwsgi-nginx.role": "nginx"},
+        "nginx-8080": {**whose, "uwsgi-nginx.role": "nginx"},
         **{
             name: {
                 **whose,
@@ -384,7 +432,7 @@ def test_the_health_check_gives_up_before_docker_does() -> None:
 def test_a_container_is_stopped_gracefully_and_given_longer_than_its_requests_may_take() -> None:
     program = run({"drainTimeout": "40"})
     assert {name: container.inputs["stopSignal"] for name, container in program.containers.items()} == {
-        "nginx": "SIGQUIT",
+        "nginx-8080": "SIGQUIT",
         "uwsgi-1": "SIGTERM",
         "uwsgi-2": "SIGTERM",
     }
@@ -451,7 +499,7 @@ def test_the_app_image_is_built_from_the_app_folder_with_the_settings() -> None:
 def test_the_nginx_image_is_built_on_the_image_of_the_settings() -> None:
     build = run({"nginxImage": "nginx:1.30"})["nginx-image"].inputs["build"]
     assert (build["context"], build["dockerfile"]) == ("nginx", "nginx/Dockerfile")
-    assert build["args"] == {"NGINX_IMAGE": "nginx:1.30"}
+    assert build["args"] == {"NGINX_IMAGE": "nginx:1.30", "BOOT_LISTEN": "8080"}
 
 
 @pytest.mark.parametrize("image", ["app-image", "nginx-image"])
@@ -511,7 +559,7 @@ def test_a_changed_template_replaces_no_container(tmp_path: Path, monkeypatch: p
     for template in (tmp_path / "nginx").glob("*.j2"):
         template.write_text(template.read_text() + "# changed\n")
     monkeypatch.chdir(tmp_path)
-    assert run()["nginx"].inputs == stack_of()["nginx"].inputs
+    assert run()["nginx-8080"].inputs == stack_of()["nginx-8080"].inputs
 
 
 # Exports and secrets
@@ -529,7 +577,7 @@ def test_exports_answer_what_a_person_asks_next(program: Program, count: int) ->
     assert [re.sub("-[0-9a-f]{7}$", "", name) for name in program.exports["containers"]] == [
         f"uwsgi-nginx-test-{name}" for name in names(count)
     ]
-    assert program.exports["nginx"].startswith("uwsgi-nginx-test-nginx-")
+    assert program.exports["nginx"].startswith("uwsgi-nginx-test-nginx-8080-")
 
 
 def test_the_apps_environment_reaches_every_replica_and_not_nginx() -> None:
@@ -537,7 +585,7 @@ def test_the_apps_environment_reaches_every_replica_and_not_nginx() -> None:
     for replica in program.replicas.values():
         assert environment(replica).items() >= {"GREETING": "Hello = World", "DEBUG": "true", "WORKERS": "3"}.items()
         assert replica.secrets == set()
-    assert "Hello = World" not in "".join(strings(program["nginx"].inputs))
+    assert "Hello = World" not in "".join(strings(program["nginx-8080"].inputs))
 
 
 def test_secret_environment_is_ciphertext_in_the_state_and_nothing_else_is() -> None:
@@ -586,10 +634,10 @@ def test_two_stacks_share_no_physical_name() -> None:
             if resource.custom and resource.type.startswith("docker:") and "name" in resource.inputs
         ]
         assert named == [], "the engine names it, with project and stack"
-    assert labels(one["nginx"])["uwsgi-nginx.stack"] == "one"
+    assert labels(one["nginx-8080"])["uwsgi-nginx.stack"] == "one"
     assert labels(other["uwsgi-1"])["uwsgi-nginx.stack"] == "two"
     mine, yours = (
-        {*strings(p["uwsgi-1"].inputs["volumes"]), *strings(p["nginx"].inputs["volumes"])} for p in (one, other)
+        {*strings(p["uwsgi-1"].inputs["volumes"]), *strings(p["nginx-8080"].inputs["volumes"])} for p in (one, other)
     )
     assert mine & yours == {"containerPath", "volumeName", "/run/uwsgi", "/etc/nginx/live"}
 

@@ -46,7 +46,7 @@ class FakeGate:
         self.passed.append(rollout)
 
     def live_configuration(self, nginx: str) -> str | None:
-        assert nginx == "id-of-nginx"
+        assert nginx == "id-of-nginx-8080"
         return self.live
 
 
@@ -90,7 +90,7 @@ def provider(**options: str) -> ReleaseProvider:
 def test_a_create_passes_the_gate_with_all_that_was_registered(fake_gate: FakeGate, props: dict[str, Any]) -> None:
     created = provider().create(props)
     (rollout,) = fake_gate.passed
-    assert rollout.nginx == "id-of-nginx"
+    assert rollout.nginx == "id-of-nginx-8080"
     assert [(r.name, r.container, r.socket) for r in rollout.replicas] == [
         (r["name"], r["container"], r["socket"]) for r in props["replicas"]
     ]

@@ -19,6 +19,7 @@ DEFAULTS = {
     "replicas": 2,
     "port": 8080,
     "publishAddress": "127.0.0.1",
+    "publish": "port",
     "appFolder": "app",
     "appModule": "webapp",
     "appCallable": "app",
@@ -59,6 +60,7 @@ BAD = [
         ("publishAddress", value, "IP address")
         for value in ("", "localhost", "256.0.0.1", "127.0.0.1:80", "*", "1.2.3", "http://127.0.0.1", "[::1]")
     ),
+    *(("publish", value, "'port' or 'host'") for value in ("", "Host", "both", "1")),
     ("appFolder", "/srv/app", "relative to the project"),
     ("appFolder", "no-such-folder", "should be a folder"),
     ("appFolder", "__main__.py", "should be a folder"),
