@@ -281,7 +281,7 @@ class Gate:
         code, value = _run(nginx, "cat /proc/sys/net/ipv4/tcp_migrate_req")
         if code == 0 and value.strip() == "0":
             self._progress(
-                "net.ipv4.tcp_migrate_req is 0 on this host: when NGINX itself is replaced under full load, connections "
+                "net.ipv4.tcp_migrate_req is 0 on this host: when NGINX is replaced under full load, connections "
                 "not accepted yet may be reset; `sysctl -w net.ipv4.tcp_migrate_req=1` has them handed on instead"
             )
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,17 @@ def running(stack: Stack) -> Stack:
 
 
 @pytest.fixture(scope="session")
-def record() -> Iterator[Record]:
-    """Keeps each fault's figures; they are printed at the end and written where docs/reliability.md is made from."""
-    figures = Figures()
-    yield figures.add
-    figures.write()
+def figures() -> Iterator[Figures]:
+    """All figures of this run; they are written where docs/reliability.md is made from."""
+    all_of_them = Figures()
+    yield all_of_them
+    all_of_them.write()
+
+
+@pytest.fixture
+def record(figures: Figures, request: pytest.FixtureRequest) -> Record:
+    """Keeps and prints a fault's figures: `record(fault, load, note)`."""
+    return partial(figures.add, request.node)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -51,6 +51,7 @@ FAULTS: dict[str, tuple[Callable[[Container], None], bool]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_one_replica_is_not_noticed(running: Stack, record: Record, fault: str) -> None:
+    """Does it to `uwsgi-1` while both serve."""
     act, returns_by_itself = FAULTS[fault]
     with Load(running.port, slow=0) as load:
         act(running.replica("uwsgi-1"))
@@ -64,6 +65,7 @@ def test_a_fault_of_one_replica_is_not_noticed(running: Stack, record: Record, f
 
 
 def test_a_replica_without_a_network_goes_on_serving(running: Stack, record: Record) -> None:
+    """Disconnects it for 2 s: requests come over its socket."""
     replica = running.replica("uwsgi-1")
     (name,) = replica.attrs["NetworkSettings"]["Networks"]
     network = running.docker.networks.get(name)
@@ -77,6 +79,7 @@ def test_a_replica_without_a_network_goes_on_serving(running: Stack, record: Rec
 
 
 def test_all_replicas_restarted_one_after_the_other_are_not_noticed(running: Stack, record: Record) -> None:
+    """`docker restart` of each, when the one before answers again."""
     with Load(running.port) as load:
         for replica in running.containers("replica"):
             restart(replica)
@@ -86,6 +89,7 @@ def test_all_replicas_restarted_one_after_the_other_are_not_noticed(running: Sta
 
 
 def test_a_replica_out_of_memory_fails_at_most_the_request_that_ate_it(running: Stack, record: Record) -> None:
+    """One request allocates beyond the limit; NGINX tries it on the other replica too, where it does the same."""
     with Load(running.port, slow=0) as load:
         status = running.status("/eat")
         time.sleep(3)
@@ -96,6 +100,7 @@ def test_a_replica_out_of_memory_fails_at_most_the_request_that_ate_it(running: 
 
 
 def test_a_replica_removed_by_hand_comes_back_with_a_refresh(running: Stack, record: Record) -> None:
+    """`docker rm -f`, then `pulumi up --refresh`."""
     with Load(running.port) as load:
         running.replica("uwsgi-1").remove(force=True)
         running.up("--refresh")
@@ -105,6 +110,7 @@ def test_a_replica_removed_by_hand_comes_back_with_a_refresh(running: Stack, rec
 
 
 def test_nginx_killed_comes_back_by_itself_with_its_configuration(running: Stack, record: Record) -> None:
+    """SIGKILL to NGINX's master; Docker starts the container again."""
     configuration = running.run_in(running.nginx, "cat /etc/nginx/live/current/nginx.conf")[1]
     with Load(running.port, slow=0) as load:
         kill_process(running.nginx)
@@ -116,6 +122,7 @@ def test_nginx_killed_comes_back_by_itself_with_its_configuration(running: Stack
 
 
 def test_nginx_removed_by_hand_comes_back_with_its_configuration(running: Stack, record: Record) -> None:
+    """`docker rm -f`, then `pulumi up --refresh`."""
     with Load(running.port, slow=0) as load:
         running.nginx.remove(force=True)
         running.up("--refresh")
@@ -140,6 +147,7 @@ def test_idle_replicas_cost_next_to_nothing(running: Stack, record: Record) -> N
 
 
 def test_saturation_is_survived(running: Stack, record: Record) -> None:
+    """Nothing but load."""
     with saturating(running.port) as load:
         time.sleep(5)
     record("96 connections that never rest, nothing else", load)

@@ -24,6 +24,7 @@ def migrating() -> Iterator[None]:
 
 
 def test_another_port_answers_before_the_one_before_goes(running: Stack) -> None:
+    """Changes `port`: the new one answers before the old one is gone."""
     with Load(running.port, slow=0) as load:
         running.port = free_port()
         running.configure(port=str(running.port))
@@ -37,6 +38,7 @@ def test_another_port_answers_before_the_one_before_goes(running: Stack) -> None
 
 
 def test_a_port_that_is_taken_harms_nothing(running: Stack, record: Record) -> None:
+    """Changes `port` to one that another process holds, `up` fails; then back."""
     good = running.port
     with socket.create_server(("127.0.0.1", 0)) as taken, Load(good) as load:
         running.configure(port=str(taken.getsockname()[1]))
@@ -51,6 +53,7 @@ def test_a_port_that_is_taken_harms_nothing(running: Stack, record: Record) -> N
 
 
 def test_nginx_moves_to_the_network_of_the_host(running: Stack) -> None:
+    """Sets `publish: host` and another port."""
     running.port = free_port()
     running.configure(publish="host", port=str(running.port))
     running.up()
@@ -61,6 +64,7 @@ def test_nginx_moves_to_the_network_of_the_host(running: Stack) -> None:
 
 
 def test_there_a_new_nginx_image_leaves_no_gap(running: Stack, record: Record) -> None:
+    """Changes NGINX's Dockerfile."""
     before = running.nginx.id
     with Load(running.port) as load:
         running.edit("nginx/Dockerfile", "EXPOSE 8080", 'LABEL test="another"\nEXPOSE 8080')
@@ -73,6 +77,7 @@ def test_there_a_new_nginx_image_leaves_no_gap(running: Stack, record: Record) -
 def test_there_a_new_nginx_image_and_a_new_release_at_once_leave_no_gap(
     running: Stack, record: Record, migrating: None
 ) -> None:
+    """Changes both, with 96 connections that never rest and net.ipv4.tcp_migrate_req=1."""
     with saturating(running.port) as load:
         running.edit("nginx/Dockerfile", 'LABEL test="another"', 'LABEL test="a third"')
         running.edit("app/webapp.py", 'RELEASE = "', 'RELEASE = "next-')
@@ -85,6 +90,7 @@ def test_there_a_new_nginx_image_and_a_new_release_at_once_leave_no_gap(
 def test_there_a_release_that_is_refused_leaves_the_new_nginx_out_of_the_traffic(
     running: Stack, record: Record
 ) -> None:
+    """Changes both, but the app never gets healthy; then mended."""
     with Load(running.port) as load:
         running.edit("nginx/Dockerfile", 'LABEL test="a third"', 'LABEL test="a fourth"')
         running.edit("app/webapp.py", "WELL = True", "WELL = False")

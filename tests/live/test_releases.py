@@ -35,6 +35,7 @@ def assert_only_the_declared_runs(stack: Stack, replicas: int = 2) -> None:
 
 
 def test_a_new_release_drops_nothing(running: Stack, record: Record) -> None:
+    """Changes the app's source and runs `pulumi up` under load."""
     with Load(running.port) as load:
         release(running, "two")
         running.up()
@@ -45,6 +46,7 @@ def test_a_new_release_drops_nothing(running: Stack, record: Record) -> None:
 
 
 def test_a_new_release_drops_nothing_when_saturated(running: Stack, record: Record) -> None:
+    """The same with 96 connections that never rest."""
     with saturating(running.port) as load:
         release(running, "three")
         running.up()
@@ -54,6 +56,7 @@ def test_a_new_release_drops_nothing_when_saturated(running: Stack, record: Reco
 
 
 def test_scaling_drops_nothing(running: Stack, record: Record) -> None:
+    """Sets `replicas` to 5, 1 and 2, each with an `up`."""
     with Load(running.port) as load:
         for number in (5, 1, 2):
             running.configure(replicas=str(number))
@@ -64,6 +67,7 @@ def test_scaling_drops_nothing(running: Stack, record: Record) -> None:
 
 
 def test_a_change_of_the_nginx_configuration_alone_drops_nothing(running: Stack, record: Record) -> None:
+    """Edits NGINX's template; no container is replaced."""
     before = {container.id for container in running.containers()}
     with saturating(running.port) as load:
         running.edit("nginx/nginx.conf.j2", "server_tokens off;", "server_tokens off;\n    gzip on;")
@@ -92,6 +96,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_a_broken_release_is_refused_each_time_and_drops_nothing(good: Stack, record: Record, broken: str) -> None:
+    """`up`, `up`, `up --refresh` of a broken release, each refused; then the source as before."""
     old, new, words = BROKEN[broken]
     before = served(good)
     good.configure(importCheck="false")
@@ -114,6 +119,7 @@ def test_a_broken_release_is_refused_each_time_and_drops_nothing(good: Stack, re
 
 
 def test_an_app_that_cannot_be_imported_is_refused_by_its_build(good: Stack, record: Record) -> None:
+    """With `importCheck` its image is not even built."""
     good.configure(importCheck="true")
     good.up()
     before = {container.id for container in good.containers()}
@@ -128,6 +134,7 @@ def test_an_app_that_cannot_be_imported_is_refused_by_its_build(good: Stack, rec
 
 
 def test_the_next_good_release_recovers_from_an_app_that_exits_after_a_while(good: Stack) -> None:
+    """A release passes the gate and dies later; the next `up` replaces it and leaves no orphan."""
     good.edit("app/webapp.py", "DIES_AFTER = 0.0", "DIES_AFTER = 12.0")
     good.up()
     eventually(lambda: good.replica("uwsgi-1").attrs["RestartCount"] > 0, 60, "the app exits and is started again")
@@ -140,6 +147,7 @@ def test_the_next_good_release_recovers_from_an_app_that_exits_after_a_while(goo
 
 
 def test_a_configuration_that_nginx_rejects_is_refused_each_time(good: Stack, record: Record) -> None:
+    """A misspelt value in NGINX's template, `up` twice, then mended."""
     with Load(good.port) as load:
         good.edit("nginx/nginx.conf.j2", "server_tokens off;", "server_tokens perhaps;")
         for _ in range(2):
@@ -154,6 +162,7 @@ def test_a_configuration_that_nginx_rejects_is_refused_each_time(good: Stack, re
 
 
 def test_a_configuration_that_does_not_reach_the_app_is_refused(good: Stack, record: Record) -> None:
+    """A template that is valid but answers 404, `up` twice, then mended."""
     with Load(good.port) as load:
         good.edit("nginx/app.conf.j2", "uwsgi_pass app;", "return 404;")
         for _ in range(2):
@@ -168,6 +177,7 @@ def test_a_configuration_that_does_not_reach_the_app_is_refused(good: Stack, rec
 
 
 def test_a_configuration_changed_by_hand_shows_in_a_refresh_and_is_put_right(good: Stack) -> None:
+    """Edits the live file in the container; `up --refresh` puts it right."""
     append = "echo '# by hand' >> /etc/nginx/live/current/nginx.conf"
     assert good.run_in(good.nginx, append)[0] == 0
     assert good.pulumi("preview", "--refresh", "--expect-no-changes", check=False).code != 0
@@ -176,6 +186,7 @@ def test_a_configuration_changed_by_hand_shows_in_a_refresh_and_is_put_right(goo
 
 
 def test_a_new_nginx_image_leaves_a_gap_that_is_known(running: Stack, record: Record) -> None:
+    """Changes NGINX's Dockerfile; the port has no holder between the two containers."""
     with Load(running.port, slow=0) as load:
         running.edit("nginx/Dockerfile", "EXPOSE 8080", 'LABEL test="another"\nEXPOSE 8080')
         running.up()
