@@ -136,11 +136,17 @@ def test_the_app_image_serves_by_hand_with_the_arguments_of_the_original_project
 
 def test_the_import_check_can_be_turned_off_and_runs_as_the_apps_user() -> None:
     stage = last_stage(DOCKERFILES["uwsgi"])
-    names = [f"{name} {value}" for name, value in stage]
-    (check,) = [number for number, text in enumerate(names) if "import_module" in text]
-    (user,) = [number for number, text in enumerate(names) if text.startswith("USER")]
-    assert user < check
-    assert 'test "${IMPORT_CHECK}" != true' in names[check]
+    (check,) = [value for name, value in stage if name == "RUN" and "import_module" in value]
+    (user,) = [value for name, value in stage if name == "USER"]
+    uid, gid = user.split(":")
+    assert f"setpriv --reuid {uid} --regid {gid} --clear-groups python -c" in check
+    assert 'if [ "${IMPORT_CHECK}" = true ]; then' in check
+
+
+def test_a_change_of_the_app_builds_nothing_again_but_what_copies_and_compiles_it() -> None:
+    names = [name for name, _ in last_stage(DOCKERFILES["uwsgi"])]
+    copied = len(names) - names[::-1].index("COPY") - 1
+    assert names[copied:] == ["COPY", "RUN", "USER"]
 
 
 def test_everything_agrees_on_who_owns_the_sockets_and_the_configuration() -> None:
