@@ -16,7 +16,7 @@ TCP_MIGRATE = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
 @pytest.fixture
 def migrating() -> Iterator[None]:
-    """The host as documented for `publish: host` under full load; as it was before, afterwards."""
+    """The host as documented for `publish: host`; as it was before, afterwards."""
     before = TCP_MIGRATE.read_text()
     TCP_MIGRATE.write_text("1")
     yield
@@ -63,7 +63,7 @@ def test_nginx_moves_to_the_network_of_the_host(running: Stack) -> None:
     assert set(running.refresh().changes) == {"unchanged"}
 
 
-def test_there_a_new_nginx_image_leaves_no_gap(running: Stack, record: Record) -> None:
+def test_there_a_new_nginx_image_leaves_no_gap(running: Stack, record: Record, migrating: None) -> None:
     """Changes NGINX's Dockerfile."""
     before = running.nginx.id
     with Load(running.port) as load:
@@ -77,7 +77,7 @@ def test_there_a_new_nginx_image_leaves_no_gap(running: Stack, record: Record) -
 def test_there_a_new_nginx_image_and_a_new_release_at_once_leave_no_gap(
     running: Stack, record: Record, migrating: None
 ) -> None:
-    """Changes both, with 96 connections that never rest and net.ipv4.tcp_migrate_req=1."""
+    """Changes both, with 96 connections that never rest."""
     with saturating(running.port) as load:
         running.edit("nginx/Dockerfile", 'LABEL test="another"', 'LABEL test="a third"')
         running.edit("app/webapp.py", 'RELEASE = "', 'RELEASE = "next-')
@@ -88,7 +88,7 @@ def test_there_a_new_nginx_image_and_a_new_release_at_once_leave_no_gap(
 
 
 def test_there_a_release_that_is_refused_leaves_the_new_nginx_out_of_the_traffic(
-    running: Stack, record: Record
+    running: Stack, record: Record, migrating: None
 ) -> None:
     """Changes both, but the app never gets healthy; then mended."""
     with Load(running.port) as load:
