@@ -41,6 +41,13 @@ OWNER = (101, 10001)  # user and group of NGINX's container
 
 DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
 
+STOP_PROBE = (
+    f"if [ -s {PROBE_PID_FILE} ]; then kill -QUIT $(cat {PROBE_PID_FILE}) 2>/dev/null; "
+    f"for i in $(seq 50); do [ -e {PROBE_PID_FILE} ] || break; sleep 0.1; done; "
+    f"[ -e {PROBE_PID_FILE} ] && kill -KILL $(cat {PROBE_PID_FILE}) 2>/dev/null; fi; "
+    f"rm -f {PROBE_PID_FILE} {PROBE_SOCKET}"
+)
+
 REQUEST_TIMEOUT = 5  # seconds for one probe of one replica
 RELOAD_TIMEOUT = 10  # seconds until the master must have started its new workers
 POLL_INTERVAL = 0.1  # seconds
@@ -117,7 +124,8 @@ class Gate:
             self._make_live(nginx, rollout)
             self._sweep(nginx, rollout)
         except DAEMON_ERRORS as error:
-            raise Refused(f"The Docker daemon did not do what the release needs: {error}. {outcome}") from error
+            reason = getattr(error, "explanation", None) or error  # its own words, without the HTTP around them
+            raise Refused(f"The Docker daemon did not do what the release needs: {reason}. {outcome}") from error
 
     def live_configuration(self, nginx: str) -> str | None:
         """The text in force, or None where there is none to be read."""
@@ -164,15 +172,9 @@ class Gate:
 
     @contextmanager
     def _probe(self, nginx: Container, rollout: Rollout) -> Iterator[None]:
-        stop = (
-            f"if [ -s {PROBE_PID_FILE} ]; then kill -QUIT $(cat {PROBE_PID_FILE}) 2>/dev/null; "
-            f"for i in $(seq 50); do [ -e {PROBE_PID_FILE} ] || break; sleep 0.1; done; "
-            f"[ -e {PROBE_PID_FILE} ] && kill -KILL $(cat {PROBE_PID_FILE}) 2>/dev/null; fi; "
-            f"rm -f {PROBE_PID_FILE} {PROBE_SOCKET}"
-        )
         # A gate that was killed may have left one.
         command = f"nginx -e stderr -c {rollout.folder}/{PROBE_FOLDER}/{CONFIGURATION_FILE} -g 'pid {PROBE_PID_FILE};'"
-        code, output = _run(nginx, f"{stop}; {command}")
+        code, output = _run(nginx, f"{STOP_PROBE}; {command}")
         if code:
             raise Refused(f"NGINX does not start with the configuration; the one before it stays in force.\n{output}")
         try:
@@ -180,9 +182,9 @@ class Gate:
         except BaseException:
             # What went wrong says more than a daemon that cannot do this either; the next gate stops the probe.
             with suppress(*DAEMON_ERRORS):
-                _run(nginx, stop)
+                _run(nginx, STOP_PROBE)
             raise
-        _run(nginx, stop)
+        _run(nginx, STOP_PROBE)
 
     def _wait_until_healthy(self, nginx: Container, rollout: Rollout) -> None:
         deadline = time.monotonic() + rollout.health_timeout
@@ -285,18 +287,37 @@ class Gate:
                 "not accepted yet may be reset; `sysctl -w net.ipv4.tcp_migrate_req=1` has them handed on instead"
             )
 
+    def sweep(self, nginx: str) -> list[str]:
+        """Removes what an update that was killed, or replicas that went, left in NGINX's volumes.
+
+        Call it only while no gate is at work.
+
+        Returns:
+            the paths of the sockets, configurations and the probe that are gone.
+        """
+        container = self._nginx(nginx)
+        code, _ = _run(container, f"test -e {PROBE_SOCKET}")
+        _run(container, STOP_PROBE)
+        _, current = _run(container, f"readlink {CURRENT}")
+        mounts = {mount["Destination"] for mount in container.attrs["Mounts"] if mount["Type"] == "volume"}
+        stale = self._remove_stale(container, current.strip(), (mounts - {LIVE_FOLDER}).pop(), set())
+        return [PROBE_SOCKET] * (code == 0) + stale
+
     def _sweep(self, nginx: Container, rollout: Rollout) -> None:
         """Removes configurations not in force, and sockets whose containers are gone."""
-        keep = {rollout.folder.rsplit("/", 1)[-1], "boot"}
+        in_use = {replica.socket for replica in rollout.replicas}
+        self._remove_stale(nginx, rollout.folder.rsplit("/", 1)[-1], dirname(rollout.replicas[0].socket), in_use)
+
+    def _remove_stale(self, nginx: Container, current: str, sockets: str, in_use: set[str]) -> list[str]:
         _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
-        stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in keep | {"current"}]
-        sockets = dirname(rollout.replicas[0].socket)
+        stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in {current, "boot", "current"}]
         _, present = _run(nginx, f"ls {sockets}")
-        in_use = {replica.socket for replica in rollout.replicas} | self._sockets_in_use(nginx, sockets)
+        in_use = in_use | self._sockets_in_use(nginx, sockets)
         paths = [f"{sockets}/{name}" for name in present.split()]
         stale += [path for path in paths if path.removesuffix(".starting") not in in_use]
         if stale:
             _run(nginx, f"rm -rf {shlex.join(stale)}")
+        return stale
 
     def _sockets_in_use(self, nginx: Container, folder: str) -> set[str]:
         """The sockets of all containers that share the volume with NGINX: replicas that still drain are among them."""

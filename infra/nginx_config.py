@@ -1,7 +1,7 @@
 """Renders NGINX's configuration: plain values in, text out. The templates in `nginx/` hold the configuration itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,6 +13,8 @@ RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PROBE_SOCKET = f"{RUNTIME_FOLDER}/probe.sock"
 LISTEN_FILE = "listen.conf"
 KEEPALIVE_MIN_TIMEOUT = 5  # seconds
+MAX_ANSWER_FILE = 64  # MiB of an answer that wait for a slow reader
+LIVE_FOLDER = "/etc/nginx/live"  # the volume
 
 
 @dataclass(frozen=True)
@@ -23,19 +25,45 @@ class Upstream:
     socket: str
 
 
-def render(replicas: Sequence[Upstream], drain_timeout: int) -> str:
+@dataclass(frozen=True)
+class Options:
+    """What a stack can set of NGINX.
+
+    Attributes:
+        drain_timeout: how long a reload keeps old workers, in seconds.
+        request_timeout: how long the app may be silent, in seconds.
+        client_timeout: how long a client may be silent, in seconds.
+        max_body_size: of a request's body, in MiB.
+        trusted_proxies: addresses and networks of the proxies in front, whose X-Forwarded-For and -Proto count.
+    """
+
+    drain_timeout: int
+    request_timeout: int
+    client_timeout: int
+    max_body_size: int
+    trusted_proxies: Sequence[str]
+
+
+def render(replicas: Sequence[Upstream], options: Options) -> str:
     """The configuration, which an instance completes with the `listen` file beside it.
 
     Args:
         replicas: those that share the requests; at least one.
-        drain_timeout: how long a reload keeps old workers, in seconds.
+        options: as the stack sets them.
     """
+    trusts = bool(options.trusted_proxies)
     return _render(
         "nginx.conf.j2",
         replicas=replicas,
-        drain_timeout=drain_timeout,
+        **asdict(options),
+        # Old workers live until the last of their clients has completed its headers: no timeout of theirs ends that.
+        header_timeout=min(options.client_timeout, options.drain_timeout),
+        scheme="$client_scheme" if trusts else "$scheme",
+        https="$client_https" if trusts else "$https",
         keepalive_min_timeout=KEEPALIVE_MIN_TIMEOUT,
+        max_answer_file=MAX_ANSWER_FILE,
         runtime_folder=RUNTIME_FOLDER,
+        live_folder=LIVE_FOLDER,
         listen_file=LISTEN_FILE,
     )
 

@@ -5,7 +5,10 @@ succeeded does the engine delete the replicas of the release before.
 """
 
 import os
+import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,8 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from infra.gate import Gate, Rollout
 
+WATCH_INTERVAL = 0.5  # seconds between two looks for the engine
+_WATCH = "watch-engine"
 IDENTITY = ("nginx", "replicas", "configuration", "listen")  # what makes another release of it
 
 
@@ -38,6 +43,7 @@ class ReleaseProvider(ResourceProvider):
     def configure(self, req: ConfigureRequest) -> None:
         self._docker = {"host": req.config.get("docker:host"), "cert_path": req.config.get("docker:certPath")}
         _print_refusals_without_traceback()
+        _end_with_the_engine()
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         self._gate().let_pass(_rollout(props))
@@ -93,8 +99,15 @@ class Release(Resource, name="Release"):
     ) -> None:
         # Without the containers' ids, which a preview does not know: so it shows the configuration.
         upstreams = [{"name": member["name"], "socket": member["socket"]} for member in members]
+        options = nginx_config.Options(
+            drain_timeout=settings.drain_timeout,
+            request_timeout=settings.request_timeout,
+            client_timeout=settings.client_timeout,
+            max_body_size=settings.max_body_size,
+            trusted_proxies=settings.trusted_proxies,
+        )
         configuration = pulumi.Output.all(*upstreams).apply(
-            lambda known: nginx_config.render([Upstream(**upstream) for upstream in known], settings.drain_timeout)
+            lambda known: nginx_config.render([Upstream(**upstream) for upstream in known], options)
         )
         inputs = {
             "nginx": load_balancer.container.id,
@@ -135,3 +148,26 @@ def _print_refusals_without_traceback() -> None:
         return str(error) if isinstance(error, Refused) else original(*args, **kwargs)
 
     traceback.format_exc = in_words
+
+
+def _end_with_the_engine() -> None:
+    """Ends this process, the dynamic provider, once the engine that started it is gone.
+
+    The engine's plugins outlive a SIGKILL of it. A gate that goes on by itself would swap and reload whenever its
+    replicas get healthy: into the middle of the next update, or to replicas that this one has deleted.
+    """
+    host, _, port = sys.argv[-1].rpartition(":")  # the engine passes its address
+    if host != "127.0.0.1" or not port.isdigit() or _WATCH in {thread.name for thread in threading.enumerate()}:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                socket.create_connection((host, int(port)), WATCH_INTERVAL).close()
+            except ConnectionRefusedError:
+                os._exit(1)
+            except OSError:  # a machine too busy to answer in time says nothing
+                pass
+            time.sleep(WATCH_INTERVAL)
+
+    threading.Thread(target=watch, name=_WATCH, daemon=True).start()

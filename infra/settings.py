@@ -89,6 +89,30 @@ class Settings(BaseModel):
         description="How long a request in flight may still run when its worker or replica is replaced, in seconds "
         "(1 to 3600).",
     )
+    request_timeout: Seconds = Field(
+        default=60,
+        description="How long the app may take until it answers, in seconds (1 to 3600); then the client gets 504. A "
+        "release waits no longer than drainTimeout.",
+    )
+    client_timeout: Seconds = Field(
+        default=20,
+        description="How long a client may take to send all its headers (at most drainTimeout), and how long it may "
+        "pause in its body or while it reads the answer, in seconds (1 to 3600); then its connection is closed.",
+    )
+    max_body_size: int = Field(
+        default=10,
+        ge=1,
+        le=10240,
+        description="How large a request's body may be, in MiB (1 to 10240); beyond it is 413. Large bodies wait on "
+        "the host's disk until they are complete.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Addresses or networks, such as 10.0.0.0/8, of the proxies in front of NGINX: only they are "
+        "believed in X-Forwarded-For and X-Forwarded-Proto, and they must hand on the Host. A proxy on this very host "
+        "shows, with `publish: port`, as the gateway of the stack's Docker network.",
+    )
     uwsgi_processes: int = Field(
         default=2, ge=1, le=64, description="uWSGI worker processes in each replica (1 to 64)."
     )
@@ -174,6 +198,24 @@ class Settings(BaseModel):
             if "\0" in text:
                 raise ValueError(f"the value of {name} has a NUL character")
         return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks = []
+        for text in value:
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(
+                    f"{text!r} is neither an address nor a network, such as 10.1.2.3 or 10.0.0.0/8 ({error})"
+                ) from None
+            if network.prefixlen == 0:
+                raise ValueError(f"{text!r} is everybody: then every client could say that it is another")
+            if "%" in text:
+                raise ValueError(f"{text!r} has a zone, which NGINX does not know")
+            networks.append(network)
+        return tuple(str(network) for network in dict.fromkeys(networks))
 
     @field_validator("app_image_name", "nginx_image_name")
     @classmethod

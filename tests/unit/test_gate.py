@@ -51,7 +51,12 @@ def rollout(release: str = "new", count: int = 2, health_timeout: float = 3, dra
     return Rollout(
         nginx="id-of-nginx",
         replicas=replicas,
-        configuration=nginx_config.render(upstreams, drain_timeout),
+        configuration=nginx_config.render(
+            upstreams,
+            nginx_config.Options(
+                drain_timeout=drain_timeout, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=()
+            ),
+        ),
         listen=nginx_config.render_listen(),
         probe_listen=nginx_config.render_probe_listen(upstreams),
         health_path="/health",

@@ -1,6 +1,7 @@
 """The rendered NGINX configuration: its exact text, and what it means when it is read back."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,27 @@ from crossplane import analyzer
 from jinja2 import UndefinedError
 
 from infra import nginx_config
-from infra.nginx_config import Upstream
+from infra.gate import LIVE_FOLDER
+from infra.nginx_config import Options, Upstream
 
 GOLDEN = Path(__file__).parent / "golden"
 REPLICAS = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/uwsgi-{number}-0123abcd.sock") for number in (1, 2)]
-CONFIGURATION = nginx_config.render(REPLICAS, drain_timeout=30)
+OPTIONS = Options(drain_timeout=30, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=())
+PROXIES = ("10.0.0.0/8", "fd00::/8")
+CONFIGURATION = nginx_config.render(REPLICAS, OPTIONS)
+BEHIND_PROXIES = nginx_config.render(REPLICAS, replace(OPTIONS, trusted_proxies=PROXIES))
 TEMPLATES = sorted(path.name for path in nginx_config.TEMPLATES.glob("*.j2") if "{" + "{" in path.read_text())
 INCLUDED = {"live": nginx_config.render_listen(), "probe": nginx_config.render_probe_listen(REPLICAS)}
 
 
 @pytest.fixture(autouse=True)
 def _crossplane_knows_new_directives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        analyzer.DIRECTIVES,
-        "keepalive_min_timeout",  # NGINX 1.27.4
-        [
-            analyzer.NGX_HTTP_MAIN_CONF
-            | analyzer.NGX_HTTP_SRV_CONF
-            | analyzer.NGX_HTTP_LOC_CONF
-            | analyzer.NGX_CONF_TAKE1
-        ],
-    )
+    http_and_server = analyzer.NGX_HTTP_MAIN_CONF | analyzer.NGX_HTTP_SRV_CONF | analyzer.NGX_CONF_TAKE1
+    for name, places in {
+        "keepalive_min_timeout": http_and_server | analyzer.NGX_HTTP_LOC_CONF,  # NGINX 1.27.4
+        "max_headers": http_and_server,  # NGINX 1.29.8
+    }.items():
+        monkeypatch.setitem(analyzer.DIRECTIVES, name, [places])
 
 
 @pytest.fixture(params=["live", "probe"])
@@ -67,10 +68,10 @@ class Block:
             yield from Block(directive.get("block", [])).names()
 
 
-def parse(folder: Path, included: str, configuration: str = CONFIGURATION) -> Block:
+def parse(folder: Path, included: str, configuration: str = CONFIGURATION, *, strict: bool = True) -> Block:
     (folder / "nginx.conf").write_text(configuration)
     (folder / nginx_config.LISTEN_FILE).write_text(included)
-    payload = crossplane.parse(str(folder / "nginx.conf"), strict=True, combine=True)
+    payload = crossplane.parse(str(folder / "nginx.conf"), strict=strict, combine=True)
     assert (payload["status"], payload["errors"]) == ("ok", [])
     return Block(payload["config"][0]["parsed"])
 
@@ -82,6 +83,7 @@ def parse(folder: Path, included: str, configuration: str = CONFIGURATION) -> Bl
     ("file", "text"),
     [
         ("nginx.conf", CONFIGURATION),
+        ("nginx-behind-proxies.conf", BEHIND_PROXIES),
         ("listen.conf", INCLUDED["live"]),
         ("probe-listen.conf", INCLUDED["probe"]),
     ],
@@ -90,7 +92,7 @@ def test_the_text_is_exactly_as_reviewed(file: str, text: str) -> None:
     assert text == (GOLDEN / file).read_text(), f"if this change is meant, write it to {GOLDEN / file}"
 
 
-@pytest.mark.parametrize("text", [CONFIGURATION, *INCLUDED.values()])
+@pytest.mark.parametrize("text", [CONFIGURATION, BEHIND_PROXIES, *INCLUDED.values()])
 def test_the_text_is_tidy(text: str) -> None:
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
@@ -105,7 +107,7 @@ def test_the_text_is_tidy(text: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 100])
 def test_the_upstream_has_exactly_the_replicas_sockets(count: int, tmp_path: Path) -> None:
     replicas = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/{number}.sock") for number in range(count)]
-    configuration = nginx_config.render(replicas, drain_timeout=30)
+    configuration = nginx_config.render(replicas, OPTIONS)
     upstream = parse(tmp_path, nginx_config.render_listen(), configuration).block("http").block("upstream", "app")
     assert [server[0] for server in upstream.all("server")] == [f"unix:{replica.socket}" for replica in replicas]
     assert upstream.one("zone")[0] == "app", "without a zone each worker has a round robin of its own"
@@ -125,16 +127,19 @@ def test_a_replica_that_is_down_is_skipped_without_repeating_what_may_change_som
 
 
 def test_a_reload_keeps_old_workers_as_long_as_the_settings_say(tmp_path: Path) -> None:
-    parsed = parse(tmp_path, INCLUDED["live"], nginx_config.render(REPLICAS, drain_timeout=47))
+    parsed = parse(tmp_path, INCLUDED["live"], nginx_config.render(REPLICAS, replace(OPTIONS, drain_timeout=47)))
     assert parsed.one("worker_shutdown_timeout") == ["47s"]
     assert parsed.block("http").one("keepalive_min_timeout") == [f"{nginx_config.KEEPALIVE_MIN_TIMEOUT}s"]
 
 
-def test_nothing_is_written_but_to_the_runtime_folder(parsed: Block) -> None:
+def test_nothing_is_written_but_to_the_runtime_folder_and_large_things_to_the_volume(parsed: Block) -> None:
     http = parsed.block("http")
-    paths = [http.one(f"{kind}_temp_path")[0] for kind in ("client_body", "proxy", "fastcgi", "scgi", "uwsgi")]
-    assert [path for path in paths if not path.startswith(f"{nginx_config.RUNTIME_FOLDER}/")] == []
-    assert len(set(paths)) == 5
+    unused = [http.one(f"{kind}_temp_path")[0] for kind in ("proxy", "fastcgi", "scgi")]
+    assert [path for path in unused if not path.startswith(f"{nginx_config.RUNTIME_FOLDER}/")] == []
+    # A name with a dot: the gate lists the volume, and removes what it does not know.
+    large = [http.one(f"{kind}_temp_path")[0] for kind in ("client_body", "uwsgi")]
+    assert [path for path in large if not path.startswith(f"{LIVE_FOLDER}/.")] == []
+    assert len({*unused, *large}) == 5
     assert parsed.one("error_log")[0] == "stderr"
     assert http.one("access_log") == ["off"]
     assert not {"pid", "user", "daemon"} & set(parsed.names()), "the command line says these, for each instance"
@@ -145,7 +150,7 @@ def test_nothing_is_written_but_to_the_runtime_folder(parsed: Block) -> None:
     [
         ("HTTP_HOST", "$host$is_request_port$request_port"),
         ("HTTP_X_REAL_IP", "$remote_addr"),
-        ("HTTP_X_FORWARDED_FOR", "$proxy_add_x_forwarded_for"),
+        ("HTTP_X_FORWARDED_FOR", "$remote_addr"),
         ("HTTP_X_FORWARDED_HOST", "$host$is_request_port$request_port"),
         ("HTTP_X_FORWARDED_PROTO", "$scheme"),
     ],
@@ -153,6 +158,15 @@ def test_nothing_is_written_but_to_the_runtime_folder(parsed: Block) -> None:
 def test_the_app_gets_the_proxy_headers(parsed: Block, header: str, value: str) -> None:
     parameters = [args for args in parsed.block("http").block("server").all("uwsgi_param") if args[0] == header]
     assert parameters == [[header, value]]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["FORWARDED", "X_FORWARDED_PORT", "X_FORWARDED_PREFIX", "X_FORWARDED_SSL", "PROXY", "TRANSFER_ENCODING"],
+)
+def test_the_app_does_not_get_what_a_client_claims(parsed: Block, header: str) -> None:
+    parameters = parsed.block("http").block("server").all("uwsgi_param")
+    assert [args[1:] for args in parameters if args[0] == f"HTTP_{header}"] == [[""]], "an empty one is not sent at all"
 
 
 def test_the_app_gets_what_wsgi_demands(parsed: Block) -> None:
@@ -172,6 +186,88 @@ def test_the_app_gets_what_wsgi_demands(parsed: Block) -> None:
         "UWSGI_SCHEME",
     } <= set(parameters)
     assert len(parameters) == len(set(parameters)), "the app would get the same variable twice"
+
+
+def test_the_server_has_a_name_because_wsgi_wants_one_that_is_not_empty(parsed: Block) -> None:
+    assert parsed.block("http").block("server").one("server_name") == ["localhost"]
+
+
+def test_without_proxies_nobody_is_believed(parsed: Block) -> None:
+    directives = set(parsed.names())
+    assert not directives & {"set_real_ip_from", "real_ip_header", "geo", "map"}
+    assert "$http_x_" not in CONFIGURATION
+
+
+@pytest.mark.parametrize("instance", ["live", "probe"])
+def test_proxies_are_believed_in_addresses_and_scheme_and_nobody_else_is(instance: str, tmp_path: Path) -> None:
+    # Strictly, crossplane takes the lines of `geo` and `map` for directives.
+    http = parse(tmp_path, INCLUDED[instance], BEHIND_PROXIES, strict=False).block("http")
+    assert http.all("set_real_ip_from") == [[proxy] for proxy in PROXIES]
+    assert (http.one("real_ip_header"), http.one("real_ip_recursive")) == (["X-Forwarded-For"], ["on"])
+    # Of the peer itself: $remote_addr is what it says already.
+    proxies = http.block("geo", "$realip_remote_addr", "$is_from_proxy")
+    assert list(proxies.names()) == ["default", *PROXIES]
+    assert [proxies.one(name) for name in ("default", *PROXIES)] == [["0"], ["1"], ["1"]]
+    scheme = http.block("map", "$is_from_proxy:$http_x_forwarded_proto", "$client_scheme")
+    assert {name: scheme.one(name) for name in scheme.names()} == {
+        "default": ["$scheme"],
+        "1:http": ["http"],
+        "1:https": ["https"],
+    }
+    parameters = dict(args[:2] for args in http.block("server").all("uwsgi_param"))
+    assert {parameters[name] for name in ("UWSGI_SCHEME", "REQUEST_SCHEME", "HTTP_X_FORWARDED_PROTO")} == {
+        "$client_scheme"
+    }
+    assert parameters["HTTPS"] == "$client_https"
+    assert parameters["HTTP_X_FORWARDED_FOR"] == parameters["REMOTE_ADDR"] == "$remote_addr"
+
+
+def test_clients_are_held_to_the_limits_of_the_settings(instance: str, tmp_path: Path) -> None:
+    options = replace(OPTIONS, client_timeout=7, max_body_size=3)
+    http = parse(tmp_path, INCLUDED[instance], nginx_config.render(REPLICAS, options)).block("http")
+    timeouts = ("client_header_timeout", "client_body_timeout", "send_timeout")
+    assert [http.one(name) for name in timeouts] == [["7s"]] * 3
+    assert http.one("client_max_body_size") == ["3m"]
+    assert http.one("reset_timedout_connection") == ["on"]
+    assert (http.one("ignore_invalid_headers"), http.one("underscores_in_headers")) == (["on"], ["off"])
+
+
+def test_who_never_completes_its_headers_holds_up_no_release(tmp_path: Path) -> None:
+    configuration = nginx_config.render(REPLICAS, replace(OPTIONS, client_timeout=60, drain_timeout=5))
+    http = parse(tmp_path, INCLUDED["live"], configuration).block("http")
+    assert http.one("client_header_timeout") == ["5s"], "worker_shutdown_timeout does not end it"
+    assert http.one("client_body_timeout") == ["60s"]
+
+
+def test_the_worst_request_that_is_let_through_fits_into_what_the_apps_server_takes(parsed: Block) -> None:
+    uwsgi = dict(line.split(" = ") for line in Path("uwsgi/uwsgi.ini").read_text().splitlines() if " = " in line)
+    http = parsed.block("http")
+    count, size = http.one("large_client_header_buffers")
+    number, one = int(http.one("max_headers")[0]), int(size.removesuffix("k")) * 1024
+    parameters = http.block("server").all("uwsgi_param")
+    # URL, Host and Content-Type once more; the first buffer; for each header lengths and HTTP_, less a colon and a LF.
+    request = (int(count) + 3) * one + 1024 + number * (4 + 5 - 2)
+    own = sum(4 + len(name) + 64 for name, *_ in parameters)
+    assert request + own < int(uwsgi["buffer-size"])
+    assert number + len(parameters) <= 2 * int(uwsgi["max-vars"])
+
+
+def test_the_app_is_given_up_in_time_and_no_other_replica_is_tied_up_by_the_same_request(tmp_path: Path) -> None:
+    configuration = nginx_config.render(REPLICAS, replace(OPTIONS, request_timeout=9))
+    location = parse(tmp_path, INCLUDED["live"], configuration).block("http").block("server").block("location", "/")
+    for name in ("uwsgi_read_timeout", "uwsgi_send_timeout", "uwsgi_next_upstream_timeout"):
+        assert location.one(name) == ["9s"]
+
+
+def test_slow_clients_are_waited_for_here_and_not_in_the_app(parsed: Block) -> None:
+    location = parsed.block("http").block("server").block("location", "/")
+    assert location.one("uwsgi_request_buffering") == ["on"]
+    assert location.one("uwsgi_max_temp_file_size") == [f"{nginx_config.MAX_ANSWER_FILE}m"]
+
+
+def test_a_request_of_one_line_is_refused(parsed: Block) -> None:
+    only_line = parsed.block("http").block("server").block("if", "$server_protocol", "=", "HTTP/0.9")
+    assert only_line.one("return") == ["400"]
 
 
 def test_no_location_drops_the_parameters_by_setting_its_own(parsed: Block) -> None:
@@ -221,7 +317,7 @@ def test_a_template_that_lacks_a_value_is_an_error_and_no_empty_text(template: s
 
 
 def test_a_value_is_put_in_as_it_is() -> None:
-    assert "server unix:/a&b<c> " in nginx_config.render([Upstream("a", "/a&b<c>")], drain_timeout=1)
+    assert "server unix:/a&b<c> " in nginx_config.render([Upstream("a", "/a&b<c>")], OPTIONS)
 
 
 def test_rendering_does_without_pulumi() -> None:

@@ -293,7 +293,10 @@ def test_the_gate_gets_each_replica_with_its_container_and_socket(program: Progr
     ]
     assert release["listen"] == nginx_config.render_listen()
     assert release["configuration"] == nginx_config.render(
-        [nginx_config.Upstream(replica["name"], replica["socket"]) for replica in release["replicas"]], 30
+        [nginx_config.Upstream(replica["name"], replica["socket"]) for replica in release["replicas"]],
+        nginx_config.Options(
+            drain_timeout=30, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=()
+        ),
     )
 
 
@@ -301,6 +304,25 @@ def test_the_gate_gets_path_and_timeouts_of_the_settings() -> None:
     release = run({"healthPath": "/fit", "healthTimeout": "7", "drainTimeout": "11"})["release"].inputs
     assert (release["healthPath"], release["healthTimeout"], release["drainTimeout"]) == ("/fit", 7, 11)
     assert "worker_shutdown_timeout 11s;" in release["configuration"]
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"requestTimeout": "7"}, "uwsgi_read_timeout 7s;"),
+        ({"clientTimeout": "7"}, "client_header_timeout 7s;"),
+        ({"maxBodySize": "7"}, "client_max_body_size 7m;"),
+        ({"trustedProxies": '["10.0.0.0/8"]'}, "set_real_ip_from 10.0.0.0/8;"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_nginx_alone_is_told_reaches_it_and_replaces_no_container(config: dict[str, str], text: str) -> None:
+    changed, before = run(config), stack_of()
+    assert text in changed["release"].inputs["configuration"]
+    assert text not in before["release"].inputs["configuration"]
+    assert {name: changed[name].inputs for name in changed.containers} == {
+        name: before[name].inputs for name in before.containers
+    }
 
 
 def test_a_preview_knows_the_configuration_so_that_its_difference_shows(count: int) -> None:

@@ -28,6 +28,10 @@ DEFAULTS = {
     "healthPath": "/health",
     "healthTimeout": 60,
     "drainTimeout": 30,
+    "requestTimeout": 60,
+    "clientTimeout": 20,
+    "maxBodySize": 10,
+    "trustedProxies": (),
     "uwsgiProcesses": 2,
     "uwsgiThreads": 8,
     "memory": 256,
@@ -44,6 +48,9 @@ RANGES = {
     "port": (1, 65535),
     "healthTimeout": (1, 3600),
     "drainTimeout": (1, 3600),
+    "requestTimeout": (1, 3600),
+    "clientTimeout": (1, 3600),
+    "maxBodySize": (1, 10240),
     "uwsgiProcesses": (1, 64),
     "uwsgiThreads": (1, 256),
     "memory": (32, 1048576),
@@ -90,6 +97,17 @@ BAD = [
         for value in ("", "health", "/a b", "/a?b=c", "/a#b", "/ä", "/a\n", '/"', "/{a}", "/a\\b")
     ),
     ("healthPath", "/" + "a" * 255, "at most 255 characters"),
+    *(
+        ("trustedProxies", value, "valid tuple")
+        for value in ("", "10.0.0.1", '"10.0.0.1"', "1", "null", "[", "[" * 100_000)
+    ),
+    *(
+        ("trustedProxies", json.dumps([text]), f"{text!r} is neither an address nor a network")
+        for text in ("", "localhost", "*", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1:80", "10.0.0", "10.0.0.1;", "[::1]")
+    ),
+    *(("trustedProxies", json.dumps([text]), f"{text!r} is everybody") for text in ("0.0.0.0/0", "::/0")),
+    ("trustedProxies", '["10.0.0.1", "fe80::1%eth0"]', "has a zone"),
+    ("trustedProxies", json.dumps(["10.0.0.1"] * 101), "at most 100 items"),
     ("cpus", "-1", "greater than or equal to 0"),
     ("cpus", "513", "less than or equal to 512"),
     ("cpus", "0.125", "no more than 2 decimal places"),
@@ -137,6 +155,9 @@ def test_nothing_set_means_the_defaults() -> None:
         ("environment", '{"A": "two\\nlines = \\u00e4"}', {"A": "two\nlines = ä"}),
         ("healthPath", "/", "/"),
         ("healthPath", "/a/%20/b.c-d_e~f", "/a/%20/b.c-d_e~f"),
+        ("trustedProxies", "[]", ()),
+        ("trustedProxies", '["10.1.2.3", "fd00::/8"]', ("10.1.2.3/32", "fd00::/8")),
+        ("trustedProxies", '["10.0.0.0/255.0.0.0", "FD00:0::/8", "10.0.0.0/8"]', ("10.0.0.0/8", "fd00::/8")),
         ("cpus", "1.50", Decimal("1.5")),
         ("cpus", "512", Decimal(512)),
         ("appImageName", "registry.example:5000/team/app", "registry.example:5000/team/app"),
@@ -158,7 +179,7 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
     first, *problems = message.splitlines()
     assert first == "The configuration is refused, nothing was changed:"
     assert len(problems) == 1
-    given_back = repr(value) if key != "environment" else repr(json.loads(value)) if is_json(value) else repr(value)
+    given_back = repr(json.loads(value)) if key in ("environment", "trustedProxies") and is_json(value) else repr(value)
     assert problems[0].startswith(f"  {key}: {given_back} is not accepted: ")
     assert accepted in problems[0].removeprefix(f"  {key}: {given_back}")
     assert problems[0].endswith(str(Settings.model_fields[keys()[key]].description))
@@ -168,6 +189,13 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
 def test_a_variable_that_is_no_text_is_refused_by_its_own_name(value: object) -> None:
     assert f"  environment.A: {value!r} is not accepted: input should be a valid string." in refusal(
         {"environment": json.dumps({"A": value})}
+    )
+
+
+@pytest.mark.parametrize("value", [None, 1, {"A": "x"}, ["10.0.0.1"]])
+def test_a_proxy_that_is_no_text_is_refused_by_its_own_place(value: object) -> None:
+    assert f"  trustedProxies.1: {value!r} is not accepted: input should be a valid string." in refusal(
+        {"trustedProxies": json.dumps(["10.0.0.1", value])}
     )
 
 
@@ -261,7 +289,7 @@ def test_the_stacks_configuration_is_what_is_loaded(monkeypatch: pytest.MonkeyPa
 
 
 def test_pulumi_yaml_declares_the_same_settings() -> None:
-    types = {int: "integer", bool: "boolean", dict: "object"}
+    types = {int: "integer", bool: "boolean", dict: "object", tuple: "array"}
     schema = {
         key.removeprefix("uwsgi-nginx:"): {**entry, "description": " ".join(entry["description"].split())}
         for key, entry in yaml.safe_load(Path("Pulumi.yaml").read_text())["config"].items()
@@ -270,7 +298,8 @@ def test_pulumi_yaml_declares_the_same_settings() -> None:
     assert schema == {
         key: {
             "type": types.get(type(default), "string"),
-            "default": str(default) if isinstance(default, Decimal) else default,
+            "default": str(default) if isinstance(default, Decimal) else [] if default == () else default,
+            **({"items": {"type": "string"}} if isinstance(default, tuple) else {}),
             "description": " ".join(str(Settings.model_fields[keys()[key]].description).split()),
         }
         for key, default in DEFAULTS.items()
