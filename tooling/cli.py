@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tooling import bootstrap, console, files, machine, stack, venv
+from tooling import bootstrap, console, files, hints, machine, stack, tee, venv
 from tooling.console import Failure, say
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> int:
         "preview": preview,
         "refresh": refresh,
         "destroy": destroy,
+        "recover": recover,
         "test": test,
         "unit": unit,
         "lint": lint,
@@ -73,6 +74,16 @@ def destroy(name: str, rest: list[str]) -> int:
         return 0
     bootstrap.ensure(ROOT, name)
     return _pulumi(name, ["destroy", "--yes"], rest)
+
+
+def recover(name: str, rest: list[str]) -> int:
+    """The one step after an update that was killed, or that failed in whatever way; ends with the URL."""
+    from tooling import recover
+
+    _needs_stack(name)
+    up = ["up", "--yes", "--skip-preview"]
+    code = recover.run(ROOT, name, lambda: bootstrap.ensure(ROOT, name), lambda: _pulumi(name, up, rest))
+    return code or url(name, [])
 
 
 def url(name: str, rest: list[str]) -> int:
@@ -184,7 +195,13 @@ def clean(name: str, rest: list[str]) -> int:
 
 
 def _pulumi(name: str, command: list[str], rest: list[str]) -> int:
-    return _call(["pulumi", *command, "--stack", name, *rest], stack.full_environment(ROOT, name))
+    """Runs it in the foreground; when it fails for a reason that is known, the last words are what to do about it."""
+    full = ["pulumi", *command, "--stack", name, *rest]
+    code, output = tee.run(full, stack.full_environment(ROOT, name), ROOT)
+    todo = hints.advice(output, name) if code else ""
+    if todo:
+        console.report(Failure("see the error above.", todo), f"pulumi {command[0]}")
+    return code
 
 
 def _python(arguments: list[str]) -> int:

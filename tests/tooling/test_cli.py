@@ -18,7 +18,7 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "test", "unit", "lint"),
+    *("up", "preview", "refresh", "destroy", "recover", "test", "unit", "lint"),
     *("format", "ps", "logs", "url", "env", "clean"),
 }
 
