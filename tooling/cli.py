@@ -11,6 +11,10 @@ from tooling import bootstrap, console, files, hints, machine, stack, tee, venv
 from tooling.console import Failure, say
 
 ROOT = Path(__file__).resolve().parent.parent
+FAULTS = tuple(
+    f"tests/live/test_{what}.py"
+    for what in ("releases", "publish", "faults", "interrupted", "daemon", "environment", "bad_input")
+)
 UNIT = ("tests/unit", "tests/airgap", "tests/tooling")
 
 
@@ -23,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         "destroy": destroy,
         "recover": recover,
         "test": test,
+        "reliability": reliability,
         "unit": unit,
         "lint": lint,
         "format": reformat,
@@ -155,6 +160,18 @@ def test(name: str, rest: list[str]) -> int:
     command = [str(venv.python(ROOT)), "-m", "pytest", "tests/live", *rest]
     console.become(command, stack.full_environment(ROOT, stack.DEV), ROOT)
     return 1  # never reached
+
+
+def reliability(name: str, rest: list[str]) -> int:
+    """The fault tests alone; then their figures stand in docs/reliability.md."""
+    del name
+    bootstrap.ensure(ROOT, None)
+    figures = files.local(ROOT) / "reliability.json"
+    figures.unlink(missing_ok=True)
+    environment = stack.full_environment(ROOT, stack.DEV)
+    python = str(venv.python(ROOT))
+    code = _call([python, "-m", "pytest", "-s", *FAULTS, *rest], environment)
+    return code or _call([python, "-m", "tests.live.figures"], environment)
 
 
 def clean(name: str, rest: list[str]) -> int:
