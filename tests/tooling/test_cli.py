@@ -18,8 +18,8 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "recover", "test", "unit", "lint"),
-    *("format", "ps", "logs", "url", "env", "clean"),
+    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability"),
+    *("unit", "lint", "format", "ps", "logs", "url", "env", "clean"),
 }
 
 

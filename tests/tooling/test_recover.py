@@ -122,6 +122,7 @@ def test_an_update_that_runs_is_not_cancelled() -> None:
     holder = subprocess.Popen(["sleep", "60"])
     pretender = subprocess.Popen(["pulumi", "-c", "import time; time.sleep(60)"], executable=sys.executable)
     try:
+        _wait_for_its_name(pretender, b"pulumi")
         with pytest.raises(Failure, match=f"process {pretender.pid}"):
             recover.check_that_nobody_updates(_locked(pretender.pid, socket.gethostname()), "dev")
         recover.check_that_nobody_updates(_locked(holder.pid, socket.gethostname()), "dev")  # its number is used again
@@ -133,13 +134,18 @@ def test_an_update_that_runs_is_not_cancelled() -> None:
     recover.check_that_nobody_updates(_locked(pretender.pid, socket.gethostname()), "dev")
 
 
+def _wait_for_its_name(process: subprocess.Popen[bytes], name: bytes) -> None:
+    """A process that was just started has its parent's command line for a moment, or none."""
+    deadline = time.monotonic() + 10
+    while name not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+
+
 def _child_of(engine: int, folder: Path) -> subprocess.Popen[bytes]:
     script = folder / "pulumi-resource-something"
     script.write_text("import time; time.sleep(60)")
     process = subprocess.Popen([sys.executable, script.name, f"127.0.0.1:{engine}"], cwd=folder)
-    deadline = time.monotonic() + 10
-    while b"pulumi-resource" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-        assert time.monotonic() < deadline
+    _wait_for_its_name(process, b"pulumi-resource")
     return process
 
 
