@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
             *("GET http://u:p@a@ HTTP/1.1", "GET \\@ HTTP/1.1", "GET @ HTTP/1.1 HTTP/1.1", "\x16\x03\x01\x02\x00"),
         ]
     },
-    "HTTP/0.9": (b"GET @\r\n", "closed"),
+    "HTTP/0.9": (b"GET @\r\n", "400"),
     "HTTP/2.0": (request("GET @ HTTP/2.0"), "505"),
     "CONNECT": (request("CONNECT a:80 HTTP/1.1"), "405"),
     "TRACE": (request("TRACE @ HTTP/1.1"), "405"),
@@ -356,7 +356,7 @@ def address(container: Container) -> str:
 def test_it_is_refused_before_the_app_sees_it(site: Stack, path: str, what: str) -> None:
     data, status = REFUSED[what]
     answer = ask(site, at(path, data))
-    (given,) = statuses(answer) if answer else ["closed"]
+    (given,) = statuses(answer) or re.findall(r"<title>(\d{3})", answer) or [answer or "closed"]
     assert re.match(status, given), answer[:300]
     assert reached(site, path) == []
 

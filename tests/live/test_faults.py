@@ -53,7 +53,7 @@ FAULTS: dict[str, tuple[Callable[[Container], None], bool]] = {
 def test_a_fault_of_one_replica_is_not_noticed(running: Stack, record: Record, fault: str) -> None:
     """Does it to `uwsgi-1` while both serve."""
     act, returns_by_itself = FAULTS[fault]
-    with Load(running.port, slow=0) as load:
+    with Load(running.port) as load:
         act(running.replica("uwsgi-1"))
         time.sleep(3)
     record(fault, load)
@@ -90,6 +90,7 @@ def test_all_replicas_restarted_one_after_the_other_are_not_noticed(running: Sta
 
 def test_a_replica_out_of_memory_fails_at_most_the_request_that_ate_it(running: Stack, record: Record) -> None:
     """One request allocates beyond the limit; NGINX tries it on the other replica too, where it does the same."""
+    # No slow requests: what is in flight in both of the workers that it kills has nowhere left to be tried.
     with Load(running.port, slow=0) as load:
         status = running.status("/eat")
         time.sleep(3)
