@@ -41,6 +41,7 @@ SOCKET_VARIABLE = "REPLICA_SOCKET="  # as in infra/gate.py
 COMMAND_SECONDS = 600.0
 DOCKER_SECONDS = 120.0
 ENDING_SECONDS = 5.0
+DRAIN_SECONDS = 40
 HANDOVER_SECONDS = 60.0
 POLL_SECONDS = 0.1
 PROC = Path("/proc")
@@ -256,13 +257,15 @@ class Recovery:
             heir = by_socket.get(found.socket)
             if heir and nginx and heir.started < found.started:
                 self._take_back(heir, nginx)
+            # Requests may be in flight there.
+            self._docker("stop", "--time", str(DRAIN_SECONDS), found.id)
             self._remove([found])
 
     def _take_back(self, heir: Found, nginx: Found) -> None:
         """Restarts a replica, whose socket then stands where another one's stood, without a moment in between."""
         look = ("exec", nginx.id, "stat", "-c", "%i %Z", heir.socket)
         before = self._docker(*look)
-        self._docker("restart", "--time", "40", heir.id)
+        self._docker("restart", "--time", str(DRAIN_SECONDS), heir.id)
         deadline = time.monotonic() + HANDOVER_SECONDS
         while self._docker(*look) == before:
             if time.monotonic() > deadline:
