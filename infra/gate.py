@@ -28,16 +28,20 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from requests import RequestException
 
-from infra.nginx_config import LISTEN_FILE, PROBE_SOCKET
+from infra.layout import (
+    LIVE_FOLDER,
+    NGINX_USER,
+    PID_FILE,
+    PROBE_PID_FILE,
+    PROBE_SOCKET,
+    SOCKET_GROUP,
+    SOCKET_VARIABLE,
+)
+from infra.nginx_config import LISTEN_FILE
 
-LIVE_FOLDER = "/etc/nginx/live"  # the volume of NGINX's container
 CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
 CONFIGURATION_FILE = "nginx.conf"
 PROBE_FOLDER = "probe"
-PROBE_PID_FILE = "/run/nginx/probe.pid"
-PID_FILE = "/run/nginx/nginx.pid"
-SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
-OWNER = (101, 10001)  # user and group of NGINX's container
 
 DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
 
@@ -392,7 +396,7 @@ def _workers(nginx: Container) -> set[str]:
 def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: str = "") -> None:
     info = tarfile.TarInfo(name)
     info.type, info.mode, info.mtime = kind, mode, int(time.time())
-    info.uid, info.gid = OWNER
+    info.uid, info.gid = NGINX_USER, SOCKET_GROUP
     if kind == tarfile.SYMTYPE:
         info.linkname = content
         tar.addfile(info)

@@ -7,13 +7,11 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import containers, fingerprint, nginx_config
-from infra.replicas import PLATFORM, SOCKET_FOLDER, STOP_MARGIN, Replicas
+from infra.layout import BOOT_SOCKET, LIVE_FOLDER, NGINX_USER, PORT, RUNTIME_FOLDER, SOCKET_FOLDER
+from infra.replicas import PLATFORM, STOP_MARGIN, Replicas
 from infra.settings import Settings
 
 NGINX = Path("nginx")
-LIVE_FOLDER = "/etc/nginx/live"
-BOOT_SOCKET = f"unix:{nginx_config.RUNTIME_FOLDER}/boot.sock"
-USER = 101  # as in the official image
 TASKS = 4096
 
 
@@ -41,13 +39,13 @@ class LoadBalancer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("uwsgi-nginx:index:LoadBalancer", name, None, opts)
         on_host = settings.publish == "host"
-        endpoint = f"{_bracketed(settings.publish_address)}:{settings.port}" if on_host else str(nginx_config.PORT)
+        endpoint = f"{_bracketed(settings.publish_address)}:{settings.port}" if on_host else str(PORT)
         self.listen = nginx_config.render_listen(endpoint, shared=on_host)
         self.url = url(settings.publish_address, settings.port)
 
         build_arguments = {
             "NGINX_IMAGE": settings.nginx_image,
-            "BOOT_LISTEN": BOOT_SOCKET if on_host else str(nginx_config.PORT),
+            "BOOT_LISTEN": f"unix:{BOOT_SOCKET}" if on_host else str(PORT),
         }
         dockerfile = NGINX / "Dockerfile"
         content = fingerprint.of_values(fingerprint.of_folder(NGINX), dockerfile.read_text(), build_arguments)
@@ -70,7 +68,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 docker.ContainerVolumeArgs(volume_name=replicas.sockets.name, container_path=SOCKET_FOLDER),
                 docker.ContainerVolumeArgs(volume_name=live.name, container_path=LIVE_FOLDER),
             ],
-            tmpfs={nginx_config.RUNTIME_FOLDER: f"uid={USER},size=64m"},
+            tmpfs={RUNTIME_FOLDER: f"uid={NGINX_USER},size=64m"},
             labels=containers.labels("nginx"),
             stop_signal="SIGQUIT",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,
@@ -87,7 +85,7 @@ class LoadBalancer(pulumi.ComponentResource):
 
 
 def _published(settings: Settings, network: docker.Network) -> dict[str, Any]:
-    port = docker.ContainerPortArgs(internal=nginx_config.PORT, external=settings.port, ip=settings.publish_address)
+    port = docker.ContainerPortArgs(internal=PORT, external=settings.port, ip=settings.publish_address)
     return {
         "hostname": "nginx",
         "networks_advanced": [docker.ContainerNetworksAdvancedArgs(name=network.name)],

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from infra.layout import LIVE_FOLDER, PORT, PROBE_SOCKET, RUNTIME_FOLDER
+
 TEMPLATES = Path(__file__).parent.parent / "nginx"
 
-PORT = 8080  # inside the container, which is nobody in particular and cannot bind a port below 1024
-RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
-PROBE_SOCKET = f"{RUNTIME_FOLDER}/probe.sock"
 LISTEN_FILE = "listen.conf"
 KEEPALIVE_MIN_TIMEOUT = 5  # seconds
 MAX_ANSWER_FILE = 64  # MiB of an answer that wait for a slow reader
-LIVE_FOLDER = "/etc/nginx/live"  # the volume
 
 
 @dataclass(frozen=True)

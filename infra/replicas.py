@@ -6,12 +6,11 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import containers, fingerprint
+from infra.layout import SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
 
 UWSGI = Path("uwsgi")  # relative to the project, as every path in the state
 PLATFORM = "linux/amd64"
-SOCKET_FOLDER = "/run/uwsgi"
-SOCKET_VARIABLE = "REPLICA_SOCKET"
 STOP_MARGIN = 5  # seconds beyond the drain before a stop becomes a kill
 
 # Docker's own check is for people and monitors; the gate does not wait for it. A shorter interval for starting ones is

@@ -36,7 +36,7 @@ VOLUME = "docker:index/volume:Volume"
 KINDS = {CONTAINER: "container", "docker:index/network:Network": "network", VOLUME: "volume"}
 PROVIDER = "pulumi:providers:docker"
 LABELS = ("uwsgi-nginx.project", "uwsgi-nginx.stack", "uwsgi-nginx.role")
-SOCKET_VARIABLE = "REPLICA_SOCKET="  # as in infra/gate.py
+SOCKET_VARIABLE = "REPLICA_SOCKET="  # as in infra/layout.py
 
 COMMAND_SECONDS = 600.0
 DOCKER_SECONDS = 120.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from infra import gate, nginx_config
+from infra import gate, layout, nginx_config
 from infra.gate import Gate, Refused, Replica, Rollout
 from infra.nginx_config import Upstream
 from tests.unit.fake_docker import BOOT_TIME, FakeClock, FakeMachine, FakeReplica, after, api_error
@@ -120,13 +120,13 @@ def test_what_is_put_is_what_was_rendered_and_belongs_to_nginx(machine: FakeMach
     assert (folder / "probe" / "nginx.conf").read_text() == what.configuration
     assert (folder / "probe" / "listen.conf").read_text() == what.probe_listen
     members = machine.put_members.values()
-    assert {(member.uid, member.gid) for member in members} == {gate.OWNER}
+    assert {(member.uid, member.gid) for member in members} == {(layout.NGINX_USER, layout.SOCKET_GROUP)}
     assert [m.name for m in members if m.mode & 0o007 and m.type != tarfile.SYMTYPE] == []
 
 
 def test_the_folder_tells_its_content(machine: FakeMachine) -> None:
     assert rollout().folder == rollout().folder
-    assert rollout().folder.startswith(gate.LIVE_FOLDER + "/")
+    assert rollout().folder.startswith(layout.LIVE_FOLDER + "/")
     assert (
         len({rollout().folder, rollout("other").folder, rollout(count=1).folder, rollout(drain_timeout=9).folder}) == 4
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import gate, load_balancer, nginx_config, replicas
+from infra import gate, layout
 
 DOCKERFILES = {"uwsgi": Path("uwsgi/Dockerfile"), "nginx": Path("nginx/Dockerfile")}
 
@@ -88,8 +88,7 @@ def test_nginx_reaches_the_socket_by_its_group_and_nobody_else_does(options: lis
 
 
 def test_the_program_and_uwsgi_agree_on_the_variable_with_the_socket() -> None:
-    assert replicas.SOCKET_VARIABLE == gate.SOCKET_VARIABLE == "REPLICA_SOCKET"
-    assert "$(REPLICA_SOCKET)" in Path("uwsgi/uwsgi.ini").read_text()
+    assert f"$({layout.SOCKET_VARIABLE})" in Path("uwsgi/uwsgi.ini").read_text()
 
 
 @pytest.mark.parametrize("file", ["uwsgi/uwsgi.ini", "uwsgi/healthcheck.py"])
@@ -150,22 +149,18 @@ def test_a_change_of_the_app_builds_nothing_again_but_what_copies_and_compiles_i
 
 
 def test_everything_agrees_on_who_owns_the_sockets_and_the_configuration() -> None:
-    user, group = gate.OWNER
+    user, group = layout.NGINX_USER, layout.SOCKET_GROUP
     assert ("USER", f"{user}:{group}") in last_stage(DOCKERFILES["nginx"])
     assert ("USER", f"{group}:{group}") in last_stage(DOCKERFILES["uwsgi"])
-    assert user == load_balancer.USER
     for dockerfile in DOCKERFILES.values():
-        assert f"--group {group} --mode 2770 {replicas.SOCKET_FOLDER}" in dockerfile.read_text()
+        assert f"--group {group} --mode 2770 {layout.SOCKET_FOLDER}" in dockerfile.read_text()
 
 
 def test_everything_agrees_on_the_places_in_nginxs_container() -> None:
     (entrypoint,) = [value for name, value in last_stage(DOCKERFILES["nginx"]) if name == "ENTRYPOINT"]
     assert f"{gate.CURRENT}/{gate.CONFIGURATION_FILE}" in entrypoint
-    assert f"pid {gate.PID_FILE};" in entrypoint
-    assert gate.LIVE_FOLDER == load_balancer.LIVE_FOLDER
-    assert gate.PID_FILE.startswith(nginx_config.RUNTIME_FOLDER + "/")
-    assert gate.PROBE_PID_FILE.startswith(nginx_config.RUNTIME_FOLDER + "/")
-    assert ("EXPOSE", str(nginx_config.PORT)) in last_stage(DOCKERFILES["nginx"])
+    assert f"pid {layout.PID_FILE};" in entrypoint
+    assert ("EXPOSE", str(layout.PORT)) in last_stage(DOCKERFILES["nginx"])
     assert ("STOPSIGNAL", "SIGQUIT") in last_stage(DOCKERFILES["nginx"])
 
 

@@ -10,8 +10,8 @@ import pytest
 from crossplane import analyzer
 from jinja2 import UndefinedError
 
-from infra import nginx_config
-from infra.gate import LIVE_FOLDER
+from infra import layout, nginx_config
+from infra.layout import LIVE_FOLDER
 from infra.nginx_config import Options, Upstream
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -135,7 +135,7 @@ def test_a_reload_keeps_old_workers_as_long_as_the_settings_say(tmp_path: Path) 
 def test_nothing_is_written_but_to_the_runtime_folder_and_large_things_to_the_volume(parsed: Block) -> None:
     http = parsed.block("http")
     unused = [http.one(f"{kind}_temp_path")[0] for kind in ("proxy", "fastcgi", "scgi")]
-    assert [path for path in unused if not path.startswith(f"{nginx_config.RUNTIME_FOLDER}/")] == []
+    assert [path for path in unused if not path.startswith(f"{layout.RUNTIME_FOLDER}/")] == []
     # A name with a dot: the gate lists the volume, and removes what it does not know.
     large = [http.one(f"{kind}_temp_path")[0] for kind in ("client_body", "uwsgi")]
     assert [path for path in large if not path.startswith(f"{LIVE_FOLDER}/.")] == []
@@ -278,13 +278,13 @@ def test_no_location_drops_the_parameters_by_setting_its_own(parsed: Block) -> N
 
 def test_the_live_instance_listens_on_the_port_and_knows_no_probe(tmp_path: Path) -> None:
     server = parse(tmp_path, INCLUDED["live"]).block("http").block("server")
-    assert server.all("listen") == [[str(nginx_config.PORT)]]
+    assert server.all("listen") == [[str(layout.PORT)]]
     assert server.all("location") == [["/"]]
 
 
 def test_the_probe_listens_on_a_socket_only_and_asks_each_replica_by_its_name(tmp_path: Path) -> None:
     server = parse(tmp_path, INCLUDED["probe"]).block("http").block("server")
-    assert server.all("listen") == [[f"unix:{nginx_config.PROBE_SOCKET}"]]
+    assert server.all("listen") == [[f"unix:{layout.PROBE_SOCKET}"]]
     assert server.all("location") == [*(["^~", f"/.probe/{replica.name}/"] for replica in REPLICAS), ["/"]]
     for replica in REPLICAS:
         location = server.block("location", "^~", f"/.probe/{replica.name}/")
@@ -330,7 +330,7 @@ def test_rendering_does_without_pulumi() -> None:
 
 def test_the_boot_configuration_answers_503_on_the_same_port(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(Path("nginx/boot.conf").read_text())
-    (tmp_path / "listen.conf").write_text(f"listen {nginx_config.PORT};\n")  # as nginx/Dockerfile writes it
+    (tmp_path / "listen.conf").write_text(f"listen {layout.PORT};\n")  # as nginx/Dockerfile writes it
     payload = crossplane.parse(str(tmp_path / "nginx.conf"), strict=True)
     assert payload["errors"] == []
     server = Block(payload["config"][0]["parsed"]).block("http").block("server")

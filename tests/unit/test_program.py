@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import nginx_config
+from infra import layout, nginx_config
 from infra.settings import Settings, SettingsError
 from tests.unit.conftest import PROJECT
 from tests.unit.program import UNKNOWN, Program, Registration, run, strings
@@ -126,9 +126,7 @@ def test_no_replica_publishes_a_port(program: Program, count: int) -> None:
 def test_nginx_publishes_where_the_settings_say(config: dict[str, str], published: tuple[str, int], url: str) -> None:
     program = run(config)
     address, port = published
-    assert program[f"nginx-{port}"].inputs["ports"] == [
-        {"internal": nginx_config.PORT, "external": port, "ip": address}
-    ]
+    assert program[f"nginx-{port}"].inputs["ports"] == [{"internal": layout.PORT, "external": port, "ip": address}]
     assert program.exports["url"] == url
 
 

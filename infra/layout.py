@@ -1,0 +1,19 @@
+"""Paths, ports and users inside the containers on which several parts agree, each named once.
+
+The Dockerfiles in `uwsgi/` and `nginx/` make them so; tests keep them alike.
+"""
+
+PORT = 8080  # of NGINX, which is not root and cannot listen below 1024
+
+SOCKET_FOLDER = "/run/uwsgi"  # the volume in which replicas listen
+SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
+
+LIVE_FOLDER = "/etc/nginx/live"  # the volume that holds NGINX's configurations
+RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
+PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
+PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"
+PROBE_SOCKET = f"{RUNTIME_FOLDER}/probe.sock"
+BOOT_SOCKET = f"{RUNTIME_FOLDER}/boot.sock"
+
+NGINX_USER = 101  # as in the official image
+SOCKET_GROUP = 10001  # of the replicas, and of NGINX
