@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -163,11 +164,17 @@ def _holder(port: int) -> str:
     listening = {f"socket:[{inode}]" for inode in _listening(port)}
     for process in Path("/proc").glob("[0-9]*") if listening else ():
         try:
-            if any(str(link.readlink()) in listening for link in (process / "fd").iterdir()):
+            if listening & set(_open_files(process)):
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
         except OSError:  # gone, or another user's
             continue
     return ""
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for link in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile; its others still count
+            yield str(link.readlink())
 
 
 def _listening(port: int) -> list[str]:

@@ -118,6 +118,19 @@ def test_what_the_output_says_is_never_taken_for_a_template() -> None:
     assert "/bin/sh -c echo {stack} {0}" in advice(step)
 
 
+def test_a_process_that_closes_files_meanwhile_is_looked_into_all_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "fd"
+    folder.mkdir()
+    for number in range(3):
+        (folder / str(number)).symlink_to(f"socket:[{number}]")
+    found = hints._open_files(tmp_path)
+    first = next(found)
+    left = {"socket:[0]", "socket:[1]", "socket:[2]"} - {first}
+    closed = left.pop()
+    (folder / closed.strip("socket:[]")).unlink()
+    assert set(found) == left
+
+
 def test_a_process_that_holds_the_port_is_named(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
