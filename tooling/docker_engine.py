@@ -18,6 +18,10 @@ from tooling.console import Exited, Failure, Step, step
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
+PID_FILES = {
+    Path("/var/run/docker.pid"): "dockerd",
+    Path("/var/run/docker/containerd/containerd.pid"): "containerd",
+}
 STARTED_BY_PACKAGE_SECONDS = 3.0
 ANSWER_SECONDS = 20.0
 # Not every user's PATH has the folders of the system's daemons.
@@ -179,6 +183,7 @@ def _start_in_background(where: Host, log: Path, current: Step) -> None:
         )
     if _which("iptables") is None:
         debian.install(["iptables"], "dockerd needs iptables", current)
+    _remove_stale_pid_files(current)
     log.parent.mkdir(parents=True, exist_ok=True)
     current.log = log
     current.note(f"starting {dockerd} in the background; it stays when this ends, and logs to {log}")
@@ -204,6 +209,21 @@ def _start_in_background(where: Host, log: Path, current: Step) -> None:
         f"dockerd was started and {ended}; its last words:\n{last}",
         "Mend what it names, see that `dockerd` starts by hand, then run this again.",
     )
+
+
+def _remove_stale_pid_files(current: Step) -> None:
+    """
+    Of a daemon that was killed. dockerd takes whatever process has that number now for its predecessor, and for a
+    containerd that still runs; then it does not start.
+    """
+    for path, name in PID_FILES.items():
+        try:
+            running = Path(f"/proc/{int(path.read_text(encoding='utf-8'))}/comm").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            continue
+        if running != name:
+            current.note(f"{path} is stale: its number is now that of {running}")
+            path.unlink(missing_ok=True)
 
 
 def _wait(where: Host, seconds: float, daemon: subprocess.Popen[bytes] | None) -> bool:

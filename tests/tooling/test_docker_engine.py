@@ -55,6 +55,14 @@ def started(tmp_path: Path) -> Iterator[Started]:
     docker_engine._started.clear()
 
 
+@pytest.fixture(autouse=True)
+def pid_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Not those of this machine: the one of a test, which says that its process is a daemon called as this one is."""
+    name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+    monkeypatch.setattr(docker_engine, "PID_FILES", {tmp_path / "docker.pid": name})
+    return tmp_path / "docker.pid"
+
+
 @pytest.fixture
 def tempting(bench: Bench) -> Bench:
     """A machine on which everything is there to start a daemon with."""
@@ -116,6 +124,18 @@ def test_an_installed_daemon_is_started_in_a_session_of_its_own(bench: Bench, tm
     assert session == process != os.getsid(0)
     assert not bench.called("apt-get")
     assert (bench.root / ".local/log/dockerd.log").exists()
+
+
+@pytest.mark.parametrize(("process", "kept"), [(os.getpid(), True), (1, False)])
+def test_a_pid_file_goes_whose_number_is_somebody_elses_now(
+    bench: Bench, tmp_path: Path, started: Started, pid_files: Path, process: int, kept: bool
+) -> None:
+    pid_files.write_text(str(process), encoding="utf-8")
+    bench.fake("docker")
+    bench.fake("dockerd", f"exec {starts_a_daemon(bench, tmp_path)}")
+    bench.fake("iptables")
+    docker_engine.ensure(bench.root)
+    assert pid_files.exists() is kept
 
 
 def test_systemd_starts_it_where_systemd_runs(
