@@ -12,6 +12,9 @@ from typing import Self
 
 REQUEST_TIMEOUT = 40  # seconds; whoever waits longer has failed
 PAUSE = 0.002  # seconds between two requests of a client
+# Of a client that opens a connection each time, longer. Docker's proxy opens one to NGINX for each, whose port is not
+# free again for a minute: after some 28,000 (net.ipv4.ip_local_port_range) it has none left, and resets its clients.
+FRESH_PAUSE = 0.02
 SLOW = 3  # seconds that a slow request takes
 LONGEST = 240  # seconds after which a load stops by itself
 
@@ -32,6 +35,7 @@ class Load:
     fresh: int = 4
     slow: int = 3
     pause: float = PAUSE
+    fresh_pause: float = FRESH_PAUSE
     sent: int = 0
     longest: float = 0.0
     failures: list[str] = field(default_factory=list)
@@ -120,7 +124,7 @@ class Load:
             connection = self._connection()
             self._ask(connection, "/")
             connection.close()
-            time.sleep(self.pause)
+            time.sleep(self.fresh_pause)
 
     def _slow(self) -> None:
         while self.running:
@@ -130,5 +134,5 @@ class Load:
 
 
 def saturating(port: int) -> Load:
-    """96 connections that never rest."""
-    return Load(port, keep_alive=64, fresh=24, slow=8, pause=0.0)
+    """96 connections, of which those that are kept never rest."""
+    return Load(port, keep_alive=64, fresh=24, slow=8, pause=0.0, fresh_pause=3 * FRESH_PAUSE)
