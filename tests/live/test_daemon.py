@@ -131,6 +131,7 @@ FAULTS: dict[str, Callable[[OwnDaemon], None]] = {
 def test_the_site_comes_back_by_itself_with_its_configuration(
     running: Stack, daemon: OwnDaemon, record: Record, fault: str
 ) -> None:
+    """Does it to a daemon of the test's own; no `up` follows."""
     before = configuration(running), {container.id for container in running.containers()}
     with Load(running.port, slow=0, pause=0.05) as load:
         FAULTS[fault](daemon)
@@ -155,6 +156,7 @@ def assert_told(refused: Result) -> None:
 
 
 def test_a_disk_that_is_full_harms_nothing(running: Stack, daemon: OwnDaemon, record: Record) -> None:
+    """Fills its disk; a release is refused in words, and goes through once there is space."""
     before = running.get().split()[0]
     with Load(running.port) as load:
         daemon.fill()
@@ -171,6 +173,7 @@ def test_a_disk_that_is_full_harms_nothing(running: Stack, daemon: OwnDaemon, re
 
 
 def test_a_volume_that_is_full_harms_nothing(running: Stack, daemon: OwnDaemon, record: Record) -> None:
+    """Fills the disk when the images are built: the gate is refused in words."""
     before = configuration(running)
     with Load(running.port) as load:
         daemon.fill()

@@ -195,6 +195,7 @@ def assert_in_the_declared_state(stack: Stack, name: str, *, previous: set[str] 
 def test_an_interrupted_update_drops_nothing_and_one_step_completes_it(
     ready: Stack, record: Record, stage: str, sign: signal.Signals, step: str
 ) -> None:
+    """Sends the signal to the CLI's process group at that stage of a release, then takes the step."""
     before = {ready.outputs()["release"]}
     note = ""
     with Load(ready.port) as load:

@@ -190,6 +190,6 @@ def test_a_new_nginx_image_leaves_a_gap_that_is_known(running: Stack, record: Re
     with Load(running.port, slow=0) as load:
         running.edit("nginx/Dockerfile", "EXPOSE 8080", 'LABEL test="another"\nEXPOSE 8080')
         running.up()
-    record("a new NGINX image on a published port", load)
+    record("a new NGINX image on a published port", load, f"gap {load.gap:.1f} s")
     assert load.gap < 10
     assert set(running.answering(10)) == {"uwsgi-1", "uwsgi-2"}
