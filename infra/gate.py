@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from posixpath import dirname
 from typing import cast
 
 import docker
@@ -34,8 +33,10 @@ from infra.layout import (
     PID_FILE,
     PROBE_PID_FILE,
     PROBE_SOCKET,
+    SOCKET_FOLDER,
     SOCKET_GROUP,
     SOCKET_VARIABLE,
+    TEST_PID_FILE,
 )
 from infra.nginx_config import LISTEN_FILE
 
@@ -168,9 +169,7 @@ class Gate:
 
     def _test(self, nginx: Container, rollout: Rollout) -> None:
         for folder in (rollout.folder, f"{rollout.folder}/{PROBE_FOLDER}"):
-            code, output = _run(
-                nginx, f"nginx -e stderr -t -c {folder}/{CONFIGURATION_FILE} -g 'pid /run/nginx/test.pid;'"
-            )
+            code, output = _run(nginx, f"nginx -e stderr -t -c {folder}/{CONFIGURATION_FILE} -g 'pid {TEST_PID_FILE};'")
             if code:
                 raise Refused(f"NGINX rejects the configuration; the one before it stays in force.\n{output}")
 
@@ -303,29 +302,28 @@ class Gate:
         code, _ = _run(container, f"test -e {PROBE_SOCKET}")
         _run(container, STOP_PROBE)
         _, current = _run(container, f"readlink {CURRENT}")
-        mounts = {mount["Destination"] for mount in container.attrs["Mounts"] if mount["Type"] == "volume"}
-        stale = self._remove_stale(container, current.strip(), (mounts - {LIVE_FOLDER}).pop(), set())
+        stale = self._remove_stale(container, current.strip(), set())
         return [PROBE_SOCKET] * (code == 0) + stale
 
     def _sweep(self, nginx: Container, rollout: Rollout) -> None:
         """Removes configurations not in force, and sockets whose containers are gone."""
         in_use = {replica.socket for replica in rollout.replicas}
-        self._remove_stale(nginx, rollout.folder.rsplit("/", 1)[-1], dirname(rollout.replicas[0].socket), in_use)
+        self._remove_stale(nginx, rollout.folder.rsplit("/", 1)[-1], in_use)
 
-    def _remove_stale(self, nginx: Container, current: str, sockets: str, in_use: set[str]) -> list[str]:
+    def _remove_stale(self, nginx: Container, current: str, in_use: set[str]) -> list[str]:
         _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
         stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in {current, "boot", "current"}]
-        _, present = _run(nginx, f"ls {sockets}")
-        in_use = in_use | self._sockets_in_use(nginx, sockets)
-        paths = [f"{sockets}/{name}" for name in present.split()]
+        _, present = _run(nginx, f"ls {SOCKET_FOLDER}")
+        in_use = in_use | self._sockets_in_use(nginx)
+        paths = [f"{SOCKET_FOLDER}/{name}" for name in present.split()]
         stale += [path for path in paths if path.removesuffix(".starting") not in in_use]
         if stale:
             _run(nginx, f"rm -rf {shlex.join(stale)}")
         return stale
 
-    def _sockets_in_use(self, nginx: Container, folder: str) -> set[str]:
+    def _sockets_in_use(self, nginx: Container) -> set[str]:
         """The sockets of all containers that share the volume with NGINX: replicas that still drain are among them."""
-        volume = next(mount["Name"] for mount in nginx.attrs["Mounts"] if mount["Destination"] == folder)
+        volume = next(mount["Name"] for mount in nginx.attrs["Mounts"] if mount["Destination"] == SOCKET_FOLDER)
         containers = self._client.containers.list(filters={"volume": volume})
         variables = (variable for container in containers for variable in container.attrs["Config"]["Env"] or [])
         return {

@@ -12,6 +12,7 @@ LIVE_FOLDER = "/etc/nginx/live"  # the volume that holds NGINX's configurations
 RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
 PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"
+TEST_PID_FILE = f"{RUNTIME_FOLDER}/test.pid"  # `nginx -t` opens the one that it is given
 PROBE_SOCKET = f"{RUNTIME_FOLDER}/probe.sock"
 BOOT_SOCKET = f"{RUNTIME_FOLDER}/boot.sock"
 

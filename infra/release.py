@@ -153,8 +153,8 @@ def _print_refusals_without_traceback() -> None:
 def _end_with_the_engine() -> None:
     """Ends this process, the dynamic provider, once the engine that started it is gone.
 
-    The engine's plugins outlive a SIGKILL of it. A gate that goes on by itself would swap and reload whenever its
-    replicas get healthy: into the middle of the next update, or to replicas that this one has deleted.
+    The engine's plugins outlive a SIGKILL of it. A gate that went on by itself would get in the way of the next one,
+    whose probe has the same pid file and socket.
     """
     host, _, port = sys.argv[-1].rpartition(":")  # the engine passes its address
     if host != "127.0.0.1" or not port.isdigit() or _WATCH in {thread.name for thread in threading.enumerate()}:
