@@ -4,7 +4,7 @@ ARGS ?=
 TOOLING = python3 -m tooling
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview refresh destroy recover test reliability unit lint format ps logs url env clean
+.PHONY: help up preview refresh destroy recover test reliability unit lint format reference ps logs url env clean
 
 help:
 	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
@@ -20,11 +20,12 @@ reliability: ## the fault tests; their figures go into docs/reliability.md
 unit: ## the tests that need neither Docker nor Pulumi; seconds
 lint: ## style and types
 format: ## put the code into the shape that lint wants
+reference: ## write the settings into Pulumi.yaml and README.md
 ps: ## list the stack's containers
 logs: ## show what they printed (ARGS=-f follows)
 url: ## print the URL; `make -s url` prints it alone
 env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
 clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
 
-up preview refresh destroy recover test reliability unit lint format ps logs url env clean:
+up preview refresh destroy recover test reliability unit lint format reference ps logs url env clean:
 	@$(TOOLING) $@ '$(STACK)' $(ARGS)

@@ -13,13 +13,15 @@ Whatever fails before the swap raises `Refused` and has changed nothing; a reloa
 
 import hashlib
 import io
+import json
 import shlex
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import cast
 
 import docker
@@ -28,6 +30,7 @@ from docker.models.containers import Container
 from requests import RequestException
 
 from infra.layout import (
+    CURRENT,
     LIVE_FOLDER,
     NGINX_USER,
     PID_FILE,
@@ -38,11 +41,10 @@ from infra.layout import (
     SOCKET_VARIABLE,
     TEST_PID_FILE,
 )
-from infra.nginx_config import LISTEN_FILE
 
-CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
 CONFIGURATION_FILE = "nginx.conf"
 PROBE_FOLDER = "probe"
+AGAIN = "-again"  # ends the name of a folder that takes the place of one with the same content
 
 DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
 
@@ -82,7 +84,9 @@ class Rollout:
         nginx: id of NGINX's container.
         replicas: all that the configuration names.
         configuration: text of the NGINX configuration.
-        listen, probe_listen: texts of the file that it includes, for the live instance and for the probe.
+        files: what it reads beside it, texts by name.
+        secrets: the same of what nobody else may read.
+        probe_files: those that are others for the probe, by the same names.
         health_path: what each replica is asked for.
         health_timeout: seconds until all must be healthy.
         drain_timeout: seconds that NGINX keeps old workers, as in the configuration.
@@ -91,16 +95,17 @@ class Rollout:
     nginx: str
     replicas: Sequence[Replica]
     configuration: str
-    listen: str
-    probe_listen: str
+    files: Mapping[str, str]
+    probe_files: Mapping[str, str]
     health_path: str
     health_timeout: float
     drain_timeout: float
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
         """Where the configuration stands in NGINX's container; the name tells its content."""
-        content = f"{self.configuration}\0{self.listen}".encode()
+        content = json.dumps([self.configuration, dict(self.files), dict(self.secrets)], sort_keys=True).encode()
         return f"{LIVE_FOLDER}/{hashlib.sha256(content).hexdigest()[:12]}"
 
 
@@ -120,14 +125,14 @@ class Gate:
         outcome = "Nothing was routed to the release."
         try:
             nginx = self._nginx(rollout.nginx)
-            self._put(nginx, rollout)
-            self._test(nginx, rollout)
-            with self._probe(nginx, rollout):
+            folder = self._put(nginx, rollout)
+            self._test(nginx, folder)
+            with self._probe(nginx, folder):
                 self._wait_until_healthy(nginx, rollout)
                 self._ask_as_a_client(nginx, rollout)
             outcome = "The release may be live already; the one before it is kept until `pulumi up` has found out."
-            self._make_live(nginx, rollout)
-            self._sweep(nginx, rollout)
+            self._make_live(nginx, rollout, folder)
+            self._sweep(nginx, rollout, folder)
         except DAEMON_ERRORS as error:
             reason = getattr(error, "explanation", None) or error  # its own words, without the HTTP around them
             raise Refused(f"The Docker daemon did not do what the release needs: {reason}. {outcome}") from error
@@ -152,31 +157,39 @@ class Gate:
             time.sleep(POLL_INTERVAL)
         return container
 
-    def _put(self, nginx: Container, rollout: Rollout) -> None:
-        folder = rollout.folder.removeprefix(LIVE_FOLDER + "/")
+    def _put(self, nginx: Container, rollout: Rollout) -> str:
+        """Writes the configuration's folder; returns its path."""
+        _, current = _run(nginx, f"readlink {CURRENT}")
+        path = rollout.folder
+        if current.strip() == path.removeprefix(LIVE_FOLDER + "/"):
+            path += AGAIN  # NGINX reads some files anew for each request: those in force are not touched
+        folder = path.removeprefix(LIVE_FOLDER + "/")
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            for name in (folder, f"{folder}/{PROBE_FOLDER}"):
+            shared = {CONFIGURATION_FILE: rollout.configuration, **rollout.files, **rollout.secrets}
+            for name in sorted({folder, *_folders_of(folder, shared), f"{folder}/{PROBE_FOLDER}"}):
                 _add(tar, name, tarfile.DIRTYPE, 0o750)
-            _add(tar, f"{folder}/{CONFIGURATION_FILE}", tarfile.REGTYPE, 0o640, rollout.configuration)
-            _add(tar, f"{folder}/{LISTEN_FILE}", tarfile.REGTYPE, 0o640, rollout.listen)
-            _add(tar, f"{folder}/{PROBE_FOLDER}/{LISTEN_FILE}", tarfile.REGTYPE, 0o640, rollout.probe_listen)
+            for name, text in shared.items():
+                _add(tar, f"{folder}/{name}", tarfile.REGTYPE, 0o600 if name in rollout.secrets else 0o640, text)
             # NGINX looks for what it includes beside the link, so one text serves both instances.
-            _add(
-                tar, f"{folder}/{PROBE_FOLDER}/{CONFIGURATION_FILE}", tarfile.SYMTYPE, 0o777, f"../{CONFIGURATION_FILE}"
-            )
+            for name in sorted({name.split("/")[0] for name in shared} - set(rollout.probe_files)):
+                _add(tar, f"{folder}/{PROBE_FOLDER}/{name}", tarfile.SYMTYPE, 0o777, f"../{name}")
+            for name, text in rollout.probe_files.items():
+                _add(tar, f"{folder}/{PROBE_FOLDER}/{name}", tarfile.REGTYPE, 0o640, text)
+        _run(nginx, f"rm -rf {path}")
         nginx.put_archive(LIVE_FOLDER, archive.getvalue())
+        return path
 
-    def _test(self, nginx: Container, rollout: Rollout) -> None:
-        for folder in (rollout.folder, f"{rollout.folder}/{PROBE_FOLDER}"):
+    def _test(self, nginx: Container, path: str) -> None:
+        for folder in (path, f"{path}/{PROBE_FOLDER}"):
             code, output = _run(nginx, f"nginx -e stderr -t -c {folder}/{CONFIGURATION_FILE} -g 'pid {TEST_PID_FILE};'")
             if code:
                 raise Refused(f"NGINX rejects the configuration; the one before it stays in force.\n{output}")
 
     @contextmanager
-    def _probe(self, nginx: Container, rollout: Rollout) -> Iterator[None]:
+    def _probe(self, nginx: Container, path: str) -> Iterator[None]:
         # A gate that was killed may have left one.
-        command = f"nginx -e stderr -c {rollout.folder}/{PROBE_FOLDER}/{CONFIGURATION_FILE} -g 'pid {PROBE_PID_FILE};'"
+        command = f"nginx -e stderr -c {path}/{PROBE_FOLDER}/{CONFIGURATION_FILE} -g 'pid {PROBE_PID_FILE};'"
         code, output = _run(nginx, f"{STOP_PROBE}; {command}")
         if code:
             raise Refused(f"NGINX does not start with the configuration; the one before it stays in force.\n{output}")
@@ -241,11 +254,11 @@ class Gate:
                 "configuration before it stays in force. Look at what preview shows of it."
             )
 
-    def _make_live(self, nginx: Container, rollout: Rollout) -> None:
+    def _make_live(self, nginx: Container, rollout: Rollout, folder: str) -> None:
         _, before = _run(nginx, f"readlink {CURRENT}")
         old_workers = _workers(nginx)
         try:
-            self._swap(nginx, rollout.folder)
+            self._swap(nginx, folder)
         except Refused:
             _run(nginx, _link(before.strip()))
             raise
@@ -305,10 +318,10 @@ class Gate:
         stale = self._remove_stale(container, current.strip(), set())
         return [PROBE_SOCKET] * (code == 0) + stale
 
-    def _sweep(self, nginx: Container, rollout: Rollout) -> None:
+    def _sweep(self, nginx: Container, rollout: Rollout, folder: str) -> None:
         """Removes configurations not in force, and sockets whose containers are gone."""
         in_use = {replica.socket for replica in rollout.replicas}
-        self._remove_stale(nginx, rollout.folder.rsplit("/", 1)[-1], in_use)
+        self._remove_stale(nginx, folder.removeprefix(LIVE_FOLDER + "/"), in_use)
 
     def _remove_stale(self, nginx: Container, current: str, in_use: set[str]) -> list[str]:
         _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
@@ -389,6 +402,11 @@ def _workers(nginx: Container) -> set[str]:
     """The process ids, as /proc names them, of NGINX's workers."""
     _, output = _run(nginx, "grep -ls 'nginx: worke[r] process' /proc/[0-9]*/cmdline")
     return set(output.split())
+
+
+def _folders_of(folder: str, names: Iterable[str]) -> set[str]:
+    """The folders, below `folder`, that files of these names stand in."""
+    return {f"{folder}/{parent}" for name in names for parent in PurePosixPath(name).parents if parent.name}
 
 
 def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, content: str = "") -> None:

@@ -9,6 +9,7 @@ SOCKET_FOLDER = "/run/uwsgi"  # the volume in which replicas listen
 SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
 
 LIVE_FOLDER = "/etc/nginx/live"  # the volume that holds NGINX's configurations
+CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
 RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
 PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"

@@ -6,9 +6,11 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra import containers, fingerprint, nginx_config
+from infra import containers
+from infra.images import BuiltImage
 from infra.layout import BOOT_SOCKET, LIVE_FOLDER, NGINX_USER, PORT, RUNTIME_FOLDER, SOCKET_FOLDER
-from infra.replicas import PLATFORM, STOP_MARGIN, Replicas
+from infra.nginx_config import Endpoints
+from infra.replicas import STOP_MARGIN, Replicas
 from infra.settings import Settings
 
 NGINX = Path("nginx")
@@ -25,7 +27,7 @@ class LoadBalancer(pulumi.ComponentResource):
 
     Attributes:
         container: the NGINX container.
-        listen: the text of the file that says where it listens.
+        endpoints: where it listens.
         url: where the app answers.
     """
 
@@ -39,31 +41,27 @@ class LoadBalancer(pulumi.ComponentResource):
     ) -> None:
         super().__init__("uwsgi-nginx:index:LoadBalancer", name, None, opts)
         on_host = settings.publish == "host"
-        endpoint = f"{_bracketed(settings.publish_address)}:{settings.port}" if on_host else str(PORT)
-        self.listen = nginx_config.render_listen(endpoint, shared=on_host)
+        self.endpoints = endpoints(settings)
         self.url = url(settings.publish_address, settings.port)
 
         build_arguments = {
             "NGINX_IMAGE": settings.nginx_image,
             "BOOT_LISTEN": f"unix:{BOOT_SOCKET}" if on_host else str(PORT),
         }
-        dockerfile = NGINX / "Dockerfile"
-        content = fingerprint.of_values(fingerprint.of_folder(NGINX), dockerfile.read_text(), build_arguments)
-        image = docker.Image(
+        image = BuiltImage(
             "nginx-image",
-            image_name=f"{settings.nginx_image_name}:{content}",
-            build=docker.DockerBuildArgs(
-                context=str(NGINX), dockerfile=str(dockerfile), args=build_arguments, platform=PLATFORM
-            ),
-            skip_push=True,
-            opts=pulumi.ResourceOptions(parent=self),
+            settings.nginx_image_name,
+            str(NGINX),
+            NGINX / "Dockerfile",
+            build_arguments,
+            pulumi.ResourceOptions(parent=self),
         )
         live = docker.Volume(
-            f"nginx-live-{content}" if on_host else "nginx-live", opts=pulumi.ResourceOptions(parent=self)
+            f"nginx-live-{image.content}" if on_host else "nginx-live", opts=pulumi.ResourceOptions(parent=self)
         )
         self.container = docker.Container(
             "nginx-host" if on_host else f"nginx-{settings.port}",
-            image=image.repo_digest,
+            image=image.digest,
             volumes=[
                 docker.ContainerVolumeArgs(volume_name=replicas.sockets.name, container_path=SOCKET_FOLDER),
                 docker.ContainerVolumeArgs(volume_name=live.name, container_path=LIVE_FOLDER),
@@ -82,6 +80,13 @@ class LoadBalancer(pulumi.ComponentResource):
             ),
         )
         self.register_outputs({"url": self.url})
+
+
+def endpoints(settings: Settings) -> Endpoints:
+    """Where NGINX listens: in its container, or on the host itself."""
+    if settings.publish == "port":
+        return Endpoints(http=str(PORT))
+    return Endpoints(http=f"{_bracketed(settings.publish_address)}:{settings.port}", shared=True)
 
 
 def _published(settings: Settings, network: docker.Network) -> dict[str, Any]:

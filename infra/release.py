@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -27,6 +26,7 @@ from pulumi.dynamic import (
 from infra import nginx_config
 from infra.load_balancer import LoadBalancer
 from infra.nginx_config import Upstream
+from infra.replicas import Replicas, ReplicaSet
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL = 0.5  # seconds between two looks for the engine
 _WATCH = "watch-engine"
-IDENTITY = ("nginx", "replicas", "configuration", "listen")  # what makes another release of it
+IDENTITY = ("nginx", "replicas", "configuration", "files", "secrets")  # what makes another release of it
 
 
 class ReleaseProvider(ResourceProvider):
@@ -85,7 +85,7 @@ class Release(Resource, name="Release"):
     Args:
         name: its logical name.
         settings: of the stack.
-        members: of the replicas, see `Replicas.members`.
+        replicas: those that share the traffic.
         load_balancer: what it goes live in.
     """
 
@@ -93,32 +93,33 @@ class Release(Resource, name="Release"):
         self,
         name: str,
         settings: Settings,
-        members: Sequence[Mapping[str, pulumi.Input[str]]],
+        replicas: Replicas,
         load_balancer: LoadBalancer,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         # Without the containers' ids, which a preview does not know: so it shows the configuration.
-        upstreams = [{"name": member["name"], "socket": member["socket"]} for member in members]
-        options = nginx_config.Options(
-            drain_timeout=settings.drain_timeout,
-            request_timeout=settings.request_timeout,
-            client_timeout=settings.client_timeout,
-            max_body_size=settings.max_body_size,
-            trusted_proxies=settings.trusted_proxies,
-        )
-        configuration = pulumi.Output.all(*upstreams).apply(
-            lambda known: nginx_config.render([Upstream(**upstream) for upstream in known], options)
+        configuration = pulumi.Output.all(*(_upstreams(replica_set) for replica_set in replicas.sets)).apply(
+            lambda sets: nginx_config.render(
+                *([Upstream(**upstream) for upstream in known] for known in sets),
+                site=settings,
+                release=replicas.stable.release,
+            )
         )
         inputs = {
             "nginx": load_balancer.container.id,
-            "replicas": list(members),
+            "replicas": replicas.members,
             "configuration": configuration,
-            "listen": load_balancer.listen,
+            "files": nginx_config.live_files(settings, load_balancer.endpoints),
+            "secrets": pulumi.Output.secret(nginx_config.secret_files(settings)),
             "healthPath": settings.health_path,
             "healthTimeout": settings.health_timeout,
             "drainTimeout": settings.drain_timeout,
         }
         super().__init__(ReleaseProvider(), name, inputs, opts)
+
+
+def _upstreams(replicas: ReplicaSet) -> pulumi.Output[list[dict[str, str]]]:
+    return pulumi.Output.all(*({key: member[key] for key in ("name", "socket")} for member in replicas.members))
 
 
 def _rollout(props: dict[str, Any]) -> "Rollout":
@@ -129,8 +130,9 @@ def _rollout(props: dict[str, Any]) -> "Rollout":
         nginx=props["nginx"],
         replicas=replicas,
         configuration=props["configuration"],
-        listen=props["listen"],
-        probe_listen=nginx_config.render_probe_listen([Upstream(replica.name, replica.socket) for replica in replicas]),
+        files=props["files"],
+        secrets=props["secrets"],
+        probe_files=nginx_config.probe_files([Upstream(replica.name, replica.socket) for replica in replicas]),
         health_path=props["healthPath"],
         health_timeout=props["healthTimeout"],
         drain_timeout=props["drainTimeout"],

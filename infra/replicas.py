@@ -1,16 +1,17 @@
-"""The app: one built uWSGI image, and N replicas of it that listen on sockets in a shared volume."""
+"""The app: one built uWSGI image, N replicas of it that listen on sockets in a shared volume, a canary beside them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
 import pulumi_docker as docker
 
 from infra import containers, fingerprint
+from infra.images import BuiltImage
 from infra.layout import SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
 
 UWSGI = Path("uwsgi")  # relative to the project, as every path in the state
-PLATFORM = "linux/amd64"
 STOP_MARGIN = 5  # seconds beyond the drain before a stop becomes a kill
 
 # Docker's own check is for people and monitors; the gate does not wait for it. A shorter interval for starting ones is
@@ -20,25 +21,84 @@ HEALTH_CHECK_TIMEOUT = "5s"
 HEALTH_RETRIES = 3
 
 
+@dataclass(frozen=True)
+class ReplicaSet:
+    """Replicas that are all alike.
+
+    Attributes:
+        image: digest of their image.
+        release: fingerprint of the image and all settings of a replica; known in a preview.
+        containers: the replicas, in order.
+        members: what the gate and NGINX need of each: `name`, `container` (id) and `socket`.
+    """
+
+    image: pulumi.Input[str]
+    release: str
+    containers: list[docker.Container]
+
+    @property
+    def members(self) -> list[dict[str, pulumi.Input[str]]]:
+        return [
+            {
+                "name": container.hostname,
+                "container": container.id,
+                "socket": pulumi.Output.concat(SOCKET_FOLDER, "/", container.hostname, "-", self.release, ".sock"),
+            }
+            for container in self.containers
+        ]
+
+
 class Replicas(pulumi.ComponentResource):
     """The app image and its replicas, created before those of the release before go.
 
-    A replica is known as `uwsgi-I`, its hostname; the name of its socket also carries the release, so that two releases
-    stand side by side until the gate has made up its mind.
+    A replica is known as `uwsgi-I`, its hostname, one of the canary as `uwsgi-canary-I`; the name of its socket also
+    carries the release, so that two releases stand side by side until the gate has made up its mind.
 
     Attributes:
-        image: digest of the app image.
-        release: fingerprint of the image and all settings of a replica; known in a preview.
         sockets: the volume in which they listen.
-        containers: the replicas, in order.
-        members: what the gate and NGINX need of each: `name`, `container` (id) and `socket`.
+        stable: those that serve.
+        canary: those of a second release, which take a share; None without one.
     """
 
     def __init__(
         self, name: str, settings: Settings, network: docker.Network, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("uwsgi-nginx:index:Replicas", name, None, opts)
-        build_arguments = {
+        self._settings, self._network = settings, network
+        self.sockets = docker.Volume("sockets", opts=pulumi.ResourceOptions(parent=self))
+        image, content = self._image(settings)
+        self.stable = self._set("uwsgi", settings.replicas, image, content)
+        self.canary: ReplicaSet | None = None
+        if settings.canary.share is not None:
+            built = self._built("canary-image", settings.canary.app_folder or settings.app_folder)
+            self.canary = self._set("uwsgi-canary", settings.canary.replicas, built.digest, built.content)
+        self.register_outputs({"image": image, "names": [member["name"] for member in self.members]})
+
+    @property
+    def sets(self) -> list[ReplicaSet]:
+        """All of them, the stable one first."""
+        return [self.stable, *([self.canary] if self.canary else [])]
+
+    @property
+    def containers(self) -> list[docker.Container]:
+        """Those of all sets."""
+        return [container for replicas in self.sets for container in replicas.containers]
+
+    @property
+    def members(self) -> list[dict[str, pulumi.Input[str]]]:
+        """Those of all sets, see `ReplicaSet.members`."""
+        return [member for replicas in self.sets for member in replicas.members]
+
+    def _image(self, settings: Settings) -> tuple[pulumi.Input[str], str]:
+        """Digest of the stable image, and what tells its content."""
+        if settings.app_image:
+            return settings.app_image, settings.app_image
+        built = self._built("app-image", settings.app_folder)
+        return built.digest, built.content
+
+    def _built(self, name: str, folder: str) -> BuiltImage:
+        settings = self._settings
+        arguments = {
             "PYTHON_IMAGE": settings.python_image,
             "UWSGI_INI": (UWSGI / "uwsgi.ini").read_text(),
             "HEALTHCHECK": (UWSGI / "healthcheck.py").read_text(),
@@ -46,38 +106,20 @@ class Replicas(pulumi.ComponentResource):
             "UWSGI_CALLABLE": settings.app_callable,
             "IMPORT_CHECK": str(settings.import_check).lower(),
         }
-        dockerfile = UWSGI / "Dockerfile"
-        content = fingerprint.of_values(
-            fingerprint.of_folder(Path(settings.app_folder)), dockerfile.read_text(), build_arguments
-        )
-        self.image = docker.Image(
-            "app-image",
-            image_name=f"{settings.app_image_name}:{content}",
-            build=docker.DockerBuildArgs(
-                context=settings.app_folder, dockerfile=str(dockerfile), args=build_arguments, platform=PLATFORM
-            ),
-            skip_push=True,
-            opts=pulumi.ResourceOptions(parent=self),
-        ).repo_digest
-        self.sockets = docker.Volume("sockets", opts=pulumi.ResourceOptions(parent=self))
-        self.release = release(settings, content)
-        self.containers = [
-            self._container(f"uwsgi-{number}", settings, network) for number in range(1, settings.replicas + 1)
-        ]
-        self.members = [
-            {"name": container.hostname, "container": container.id, "socket": self._socket(container.hostname)}
-            for container in self.containers
-        ]
-        self.register_outputs({"image": self.image, "names": [member["name"] for member in self.members]})
+        opts = pulumi.ResourceOptions(parent=self)
+        return BuiltImage(name, settings.app_image_name, folder, UWSGI / "Dockerfile", arguments, opts)
 
-    def _socket(self, name: pulumi.Input[str]) -> pulumi.Output[str]:
-        return pulumi.Output.concat(SOCKET_FOLDER, "/", name, "-", self.release, ".sock")
+    def _set(self, prefix: str, count: int, image: pulumi.Input[str], content: str) -> ReplicaSet:
+        known_as = release(self._settings, content)
+        names = [f"{prefix}-{number}" for number in range(1, count + 1)]
+        return ReplicaSet(image, known_as, [self._container(name, image, known_as) for name in names])
 
-    def _container(self, name: str, settings: Settings, network: docker.Network) -> docker.Container:
-        socket = f"{SOCKET_FOLDER}/{name}-{self.release}.sock"
+    def _container(self, name: str, image: pulumi.Input[str], release: str) -> docker.Container:
+        settings = self._settings
+        socket = f"{SOCKET_FOLDER}/{name}-{release}.sock"
         return docker.Container(
             name,
-            image=self.image,
+            image=image,
             hostname=name,
             envs=[
                 f"{SOCKET_VARIABLE}={socket}",
@@ -86,7 +128,7 @@ class Replicas(pulumi.ComponentResource):
                 f"UWSGI_WORKER_RELOAD_MERCY={settings.drain_timeout}",
                 *environment(settings),
             ],
-            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self._network.name)],
             volumes=[docker.ContainerVolumeArgs(volume_name=self.sockets.name, container_path=SOCKET_FOLDER)],
             tmpfs={containers.TMPFS: f"size={containers.TMPFS_SIZE}"},
             healthcheck=docker.ContainerHealthcheckArgs(
@@ -95,7 +137,7 @@ class Replicas(pulumi.ComponentResource):
                 timeout=HEALTH_CHECK_TIMEOUT,
                 retries=HEALTH_RETRIES,
             ),
-            labels=containers.labels("replica", replica=name, release=self.release),
+            labels=containers.labels("replica", replica=name, release=release),
             cpus=f"{settings.cpus.normalize():f}" if settings.cpus else None,
             stop_signal="SIGTERM",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,

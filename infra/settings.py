@@ -7,20 +7,23 @@ import difflib
 import ipaddress
 import json
 import re
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from infra.site import Port, Seconds, Site
 
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
+MAX_SHOWN = 300  # characters of a value that an error repeats
 RESERVED_VARIABLES = ("REPLICA_SOCKET", "UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS")
 
-Seconds = Annotated[int, Field(ge=1, le=3600)]
 ImageReference = Annotated[str, Field(pattern=IMAGE_REFERENCE, max_length=255)]
 
 
@@ -28,10 +31,8 @@ class SettingsError(pulumi.RunError):
     """The stack's configuration is refused. The message names each key, its value and what is accepted."""
 
 
-class Settings(BaseModel):
-    """The settings of one stack. Read it with `Settings.load()`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_default=True)
+class Settings(Site):
+    """The settings of one stack: its site, and what serves it. Read it with `Settings.load()`."""
 
     _secret_keys: frozenset[str] = PrivateAttr(default=frozenset())
 
@@ -41,7 +42,7 @@ class Settings(BaseModel):
         le=MAX_REPLICAS,
         description="How many app containers, uwsgi-1 to uwsgi-N, share the requests (1 to 100).",
     )
-    port: int = Field(default=8080, ge=1, le=65535, description="The port of the host on which NGINX answers.")
+    port: Port = Field(default=8080, description="The port of the host on which NGINX answers.")
     publish_address: str = Field(
         default="127.0.0.1",
         description="The host's address on which it answers: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody.",
@@ -56,6 +57,12 @@ class Settings(BaseModel):
         default="app",
         description="The folder of the WSGI app, with its requirements.txt; relative to the project, so that the state "
         "is the same on every machine.",
+    )
+    app_image: str = Field(
+        default="",
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        description="An image that was built before, such as the output `image` of another time (sha256:…), in the "
+        "place of one built from appFolder: to go back to it, or to hold it while a canary takes its share.",
     )
     app_module: str = Field(
         default="webapp",
@@ -84,34 +91,10 @@ class Settings(BaseModel):
     health_timeout: Seconds = Field(
         default=60, description="How long a release may take to get all its replicas healthy, in seconds (1 to 3600)."
     )
-    drain_timeout: Seconds = Field(
-        default=30,
-        description="How long a request in flight may still run when its worker or replica is replaced, in seconds "
-        "(1 to 3600).",
-    )
-    request_timeout: Seconds = Field(
-        default=60,
-        description="How long the app may take until it answers, in seconds (1 to 3600); then the client gets 504. A "
-        "release waits no longer than drainTimeout.",
-    )
-    client_timeout: Seconds = Field(
-        default=20,
-        description="How long a client may take to send all its headers (at most drainTimeout), and how long it may "
-        "pause in its body or while it reads the answer, in seconds (1 to 3600); then its connection is closed.",
-    )
-    max_body_size: int = Field(
-        default=10,
-        ge=1,
-        le=10240,
-        description="How large a request's body may be, in MiB (1 to 10240); beyond it is 413. Large bodies wait on "
-        "the host's disk until they are complete.",
-    )
-    trusted_proxies: tuple[str, ...] = Field(
-        default=(),
-        max_length=100,
-        description="Addresses or networks, such as 10.0.0.0/8, of the proxies in front of NGINX: only they are "
-        "believed in X-Forwarded-For and X-Forwarded-Proto, and they must hand on the Host. A proxy on this very host "
-        "shows, with `publish: port`, as the gateway of the stack's Docker network.",
+    live_reload: bool = Field(
+        default=False,
+        description="For development: mount appFolder into the replicas, which follow its changes at once. Only with a "
+        "Docker daemon on this machine.",
     )
     uwsgi_processes: int = Field(
         default=2, ge=1, le=64, description="uWSGI worker processes in each replica (1 to 64)."
@@ -173,6 +156,13 @@ class Settings(BaseModel):
             raise ValueError("should hold a requirements.txt (an empty one will do); it has none")
         return folder.as_posix()
 
+    @field_validator("error_pages")
+    @classmethod
+    def _holds_pages(cls, value: str) -> str:
+        if value and (Path(value).is_absolute() or not _is_folder(Path(value))):
+            raise ValueError("should be a folder, relative to the project's; there is none of that name")
+        return value
+
     @field_validator("environment", mode="before")
     @classmethod
     def _as_strings(cls, value: object) -> object:
@@ -198,24 +188,6 @@ class Settings(BaseModel):
             if "\0" in text:
                 raise ValueError(f"the value of {name} has a NUL character")
         return value
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        networks = []
-        for text in value:
-            try:
-                network = ipaddress.ip_network(text)
-            except ValueError as error:
-                raise ValueError(
-                    f"{text!r} is neither an address nor a network, such as 10.1.2.3 or 10.0.0.0/8 ({error})"
-                ) from None
-            if network.prefixlen == 0:
-                raise ValueError(f"{text!r} is everybody: then every client could say that it is another")
-            if "%" in text:
-                raise ValueError(f"{text!r} has a zone, which NGINX does not know")
-            networks.append(network)
-        return tuple(str(network) for network in dict.fromkeys(networks))
 
     @field_validator("app_image_name", "nginx_image_name")
     @classmethod
@@ -251,7 +223,8 @@ class Settings(BaseModel):
             SettingsError: as `load`.
         """
         try:
-            settings = cls.model_validate({key: _decoded(cls, key, value) for key, value in values.items()})
+            decoded = {key: _decoded(cls, key, value) for key, value in values.items()}
+            settings = cls.model_validate(decoded, by_alias=True, by_name=False)
         except ValidationError as error:
             lines = [_in_words(cls, problem, secret) for problem in error.errors(include_url=False)]
             raise SettingsError("The configuration is refused, nothing was changed:\n  " + "\n  ".join(lines)) from None
@@ -273,7 +246,7 @@ def _is_folder(path: Path) -> bool:
 
 def _decoded(model: type[BaseModel], key: str, value: str) -> Any:
     name = keys(model).get(key)
-    if name is None or not isinstance(model.model_fields[name].get_default(), dict | list | tuple):
+    if name is None or not isinstance(model.model_fields[name].get_default(), BaseModel | dict | list | tuple):
         return value
     try:
         return json.loads(value)
@@ -282,14 +255,45 @@ def _decoded(model: type[BaseModel], key: str, value: str) -> Any:
 
 
 def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset[str]) -> str:
-    known = keys(model)
+    if not problem["loc"]:  # two keys that do not go together
+        return _reason(problem)
     key = ".".join(str(part) for part in problem["loc"])
-    top = str(problem["loc"][0])
+    field, siblings = _place(model, problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(top, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+        near = difflib.get_close_matches(str(problem["loc"][-1]), siblings, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(siblings))}"
         return f"{key}: there is no such setting; {hint}"
-    value = "[secret]" if top in secret else repr(problem["input"])
+    value = "[secret]" if problem["loc"][0] in secret else _shortened(repr(problem["input"]))
+    return f"{key}: {value} is not accepted: {_reason(problem)}. {field.description if field else ''}".rstrip()
+
+
+def _place(model: type[BaseModel], location: Sequence[str | int]) -> tuple[FieldInfo | None, Collection[str]]:
+    """The field, nested or not, that an error is about, and the keys that stand beside it."""
+    field: FieldInfo | None = None
+    inside: type[BaseModel] | None = model
+    siblings: Collection[str] = ()
+    for part in location:
+        if inside is None:
+            break
+        siblings = keys(inside)
+        name = siblings.get(str(part))
+        if name is not None:
+            field = inside.model_fields[name]
+            inside = nested_model(field.annotation)
+    return field, siblings
+
+
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, be it alone, in a dict, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := nested_model(part))), None)
+
+
+def _reason(problem: Any) -> str:
     reason = str(problem["msg"]).removeprefix("Value error, ")
-    field = model.model_fields[known[top]]
-    return f"{key}: {value} is not accepted: {reason[:1].lower()}{reason[1:]}. {field.description}"
+    return reason[:1].lower() + reason[1:]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + " …"

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         "unit": unit,
         "lint": lint,
         "format": reformat,
+        "reference": reference,
         "ps": ps,
         "logs": logs,
         "url": url,
@@ -139,6 +140,13 @@ def reformat(name: str, rest: list[str]) -> int:
     del name, rest
     venv.ensure(ROOT)
     return _python(["-m", "ruff", "check", "--fix", "."]) or _python(["-m", "ruff", "format", "."])
+
+
+def reference(name: str, rest: list[str]) -> int:
+    """Pulumi.yaml and README.md as the settings model says."""
+    del name, rest
+    venv.ensure(ROOT)
+    return _python(["-m", "tooling.reference"])
 
 
 def unit(name: str, rest: list[str]) -> int:

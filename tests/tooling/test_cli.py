@@ -19,7 +19,7 @@ from tooling.machine import Machine
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
     *("up", "preview", "refresh", "destroy", "recover", "test", "reliability"),
-    *("unit", "lint", "format", "ps", "logs", "url", "env", "clean"),
+    *("unit", "lint", "format", "reference", "ps", "logs", "url", "env", "clean"),
 }
 
 

@@ -11,7 +11,8 @@ import requests
 
 from infra import gate, layout, nginx_config
 from infra.gate import Gate, Refused, Replica, Rollout
-from infra.nginx_config import Upstream
+from infra.nginx_config import Endpoints, Upstream
+from infra.site import Site
 from tests.unit.fake_docker import BOOT_TIME, FakeClock, FakeMachine, FakeReplica, after, api_error
 
 
@@ -42,23 +43,30 @@ def add_release(machine: FakeMachine, release: str, count: int = 2) -> None:
         (machine.sockets / f"{name}-{release}.sock").touch()
 
 
-def rollout(release: str = "new", count: int = 2, health_timeout: float = 3, drain_timeout: int = 2) -> Rollout:
+def rollout(
+    release: str = "new",
+    count: int = 2,
+    health_timeout: float = 3,
+    drain_timeout: int = 2,
+    secrets: dict[str, str] | None = None,
+) -> Rollout:
     replicas = [
         Replica(f"uwsgi-{number}", f"id-of-uwsgi-{number}", f"/run/uwsgi/uwsgi-{number}-{release}.sock")
         for number in range(1, count + 1)
     ]
+    site = Site(drain_timeout=drain_timeout)
     upstreams = [Upstream(replica.name, replica.socket) for replica in replicas]
     return Rollout(
         nginx="id-of-nginx",
         replicas=replicas,
         configuration=nginx_config.render(
             upstreams,
-            nginx_config.Options(
-                drain_timeout=drain_timeout, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=()
-            ),
+            site=site,
+            release=release,
         ),
-        listen=nginx_config.render_listen(),
-        probe_listen=nginx_config.render_probe_listen(upstreams),
+        files=nginx_config.live_files(site, Endpoints()),
+        secrets=secrets or {},
+        probe_files=nginx_config.probe_files(upstreams),
         health_path="/health",
         health_timeout=health_timeout,
         drain_timeout=drain_timeout,
@@ -112,14 +120,18 @@ def test_a_good_release_passes_step_by_step(machine: FakeMachine) -> None:
 
 
 def test_what_is_put_is_what_was_rendered_and_belongs_to_nginx(machine: FakeMachine) -> None:
-    what = rollout()
+    what = rollout(secrets={"tls/key.pem": "secret"})
     Gate(machine.client()).let_pass(what)
     folder = machine.live / folder_of(what)
     assert (folder / "nginx.conf").read_text() == what.configuration
-    assert (folder / "listen.conf").read_text() == what.listen
     assert (folder / "probe" / "nginx.conf").read_text() == what.configuration
-    assert (folder / "probe" / "listen.conf").read_text() == what.probe_listen
+    assert {name: (folder / name).read_text() for name in what.files} == what.files
+    assert {name: (folder / "probe" / name).read_text() for name in what.probe_files} == what.probe_files
+    for file in (folder / "tls" / "key.pem", folder / "probe" / "tls" / "key.pem"):
+        assert file.read_text() == "secret"
     members = machine.put_members.values()
+    (key,) = [member for member in members if member.name.endswith("/tls/key.pem")]
+    assert key.mode == 0o600
     assert {(member.uid, member.gid) for member in members} == {(layout.NGINX_USER, layout.SOCKET_GROUP)}
     assert [m.name for m in members if m.mode & 0o007 and m.type != tarfile.SYMTYPE] == []
 
@@ -128,7 +140,17 @@ def test_the_folder_tells_its_content(machine: FakeMachine) -> None:
     assert rollout().folder == rollout().folder
     assert rollout().folder.startswith(layout.LIVE_FOLDER + "/")
     assert (
-        len({rollout().folder, rollout("other").folder, rollout(count=1).folder, rollout(drain_timeout=9).folder}) == 4
+        len(
+            {
+                rollout().folder,
+                rollout("other").folder,
+                rollout(count=1).folder,
+                rollout(drain_timeout=9).folder,
+                rollout(secrets={"key": "one"}).folder,
+                rollout(secrets={"key": "other"}).folder,
+            }
+        )
+        == 6
     )
 
 
@@ -172,12 +194,15 @@ def test_the_gate_waits_until_the_old_workers_have_drained(machine: FakeMachine,
     assert clock.now - started >= 1.9
 
 
-def test_passing_twice_changes_nothing_but_reloads(machine: FakeMachine) -> None:
-    Gate(machine.client()).let_pass(rollout())
-    Gate(machine.client()).let_pass(rollout())
-    assert machine.current == folder_of(rollout())
-    assert [event for event in machine.events if event.startswith("swap")] == [f"swap to {folder_of(rollout())}"]
-    assert machine.events.count("reload") == 2
+def test_what_is_in_force_is_never_written_over_not_even_by_the_same(machine: FakeMachine) -> None:
+    one, other = folder_of(rollout()), f"{folder_of(rollout())}-again"
+    for _ in range(3):
+        Gate(machine.client()).let_pass(rollout())
+    assert [event for event in machine.events if event.startswith("swap")] == [
+        f"swap to {folder}" for folder in (one, other, one)
+    ]
+    assert machine.current == one
+    assert machine.events.count("reload") == 3
     assert not machine.probe_runs
 
 

@@ -158,7 +158,7 @@ def test_everything_agrees_on_who_owns_the_sockets_and_the_configuration() -> No
 
 def test_everything_agrees_on_the_places_in_nginxs_container() -> None:
     (entrypoint,) = [value for name, value in last_stage(DOCKERFILES["nginx"]) if name == "ENTRYPOINT"]
-    assert f"{gate.CURRENT}/{gate.CONFIGURATION_FILE}" in entrypoint
+    assert f"{layout.CURRENT}/{gate.CONFIGURATION_FILE}" in entrypoint
     assert f"pid {layout.PID_FILE};" in entrypoint
     assert ("EXPOSE", str(layout.PORT)) in last_stage(DOCKERFILES["nginx"])
     assert ("STOPSIGNAL", "SIGQUIT") in last_stage(DOCKERFILES["nginx"])

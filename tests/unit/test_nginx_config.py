@@ -1,37 +1,36 @@
 """The rendered NGINX configuration: its exact text, and what it means when it is read back."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import crossplane
 import pytest
-from crossplane import analyzer
 from jinja2 import UndefinedError
 
 from infra import layout, nginx_config
 from infra.layout import LIVE_FOLDER
-from infra.nginx_config import Options, Upstream
+from infra.nginx_config import Endpoints, Upstream
+from infra.site import Site
 
 GOLDEN = Path(__file__).parent / "golden"
 REPLICAS = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/uwsgi-{number}-0123abcd.sock") for number in (1, 2)]
-OPTIONS = Options(drain_timeout=30, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=())
+SITE = Site()
+RELEASE = "0123abcd"
 PROXIES = ("10.0.0.0/8", "fd00::/8")
-CONFIGURATION = nginx_config.render(REPLICAS, OPTIONS)
-BEHIND_PROXIES = nginx_config.render(REPLICAS, replace(OPTIONS, trusted_proxies=PROXIES))
+
+
+def rendered(**site: Any) -> str:
+    """The configuration of a site with these settings."""
+    return nginx_config.render(REPLICAS, site=Site(**site), release=RELEASE)
+
+
+CONFIGURATION = rendered()
+BEHIND_PROXIES = rendered(trusted_proxies=PROXIES)
 TEMPLATES = sorted(path.name for path in nginx_config.TEMPLATES.glob("*.j2") if "{" + "{" in path.read_text())
-INCLUDED = {"live": nginx_config.render_listen(), "probe": nginx_config.render_probe_listen(REPLICAS)}
-
-
-@pytest.fixture(autouse=True)
-def _crossplane_knows_new_directives(monkeypatch: pytest.MonkeyPatch) -> None:
-    http_and_server = analyzer.NGX_HTTP_MAIN_CONF | analyzer.NGX_HTTP_SRV_CONF | analyzer.NGX_CONF_TAKE1
-    for name, places in {
-        "keepalive_min_timeout": http_and_server | analyzer.NGX_HTTP_LOC_CONF,  # NGINX 1.27.4
-        "max_headers": http_and_server,  # NGINX 1.29.8
-    }.items():
-        monkeypatch.setitem(analyzer.DIRECTIVES, name, [places])
+INCLUDED = {"live": nginx_config.live_files(SITE, Endpoints()), "probe": nginx_config.probe_files(REPLICAS)}
 
 
 @pytest.fixture(params=["live", "probe"])
@@ -68,10 +67,11 @@ class Block:
             yield from Block(directive.get("block", [])).names()
 
 
-def parse(folder: Path, included: str, configuration: str = CONFIGURATION, *, strict: bool = True) -> Block:
+def parse(folder: Path, included: Mapping[str, str], configuration: str = CONFIGURATION) -> Block:
     (folder / "nginx.conf").write_text(configuration)
-    (folder / nginx_config.LISTEN_FILE).write_text(included)
-    payload = crossplane.parse(str(folder / "nginx.conf"), strict=strict, combine=True)
+    for name, text in included.items():
+        (folder / name).write_text(text)
+    payload = crossplane.parse(str(folder / "nginx.conf"), strict=False, combine=True)
     assert (payload["status"], payload["errors"]) == ("ok", [])
     return Block(payload["config"][0]["parsed"])
 
@@ -84,15 +84,17 @@ def parse(folder: Path, included: str, configuration: str = CONFIGURATION, *, st
     [
         ("nginx.conf", CONFIGURATION),
         ("nginx-behind-proxies.conf", BEHIND_PROXIES),
-        ("listen.conf", INCLUDED["live"]),
-        ("probe-listen.conf", INCLUDED["probe"]),
+        *((name, text) for name, text in INCLUDED["live"].items()),
+        *((f"probe-{name}", text) for name, text in INCLUDED["probe"].items()),
     ],
 )
 def test_the_text_is_exactly_as_reviewed(file: str, text: str) -> None:
     assert text == (GOLDEN / file).read_text(), f"if this change is meant, write it to {GOLDEN / file}"
 
 
-@pytest.mark.parametrize("text", [CONFIGURATION, BEHIND_PROXIES, *INCLUDED.values()])
+@pytest.mark.parametrize(
+    "text", [CONFIGURATION, BEHIND_PROXIES, *(text for files in INCLUDED.values() for text in files.values())]
+)
 def test_the_text_is_tidy(text: str) -> None:
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
@@ -107,8 +109,8 @@ def test_the_text_is_tidy(text: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 100])
 def test_the_upstream_has_exactly_the_replicas_sockets(count: int, tmp_path: Path) -> None:
     replicas = [Upstream(f"uwsgi-{number}", f"/run/uwsgi/{number}.sock") for number in range(count)]
-    configuration = nginx_config.render(replicas, OPTIONS)
-    upstream = parse(tmp_path, nginx_config.render_listen(), configuration).block("http").block("upstream", "app")
+    configuration = nginx_config.render(replicas, site=SITE, release=RELEASE)
+    upstream = parse(tmp_path, INCLUDED["live"], configuration).block("http").block("upstream", "app")
     assert [server[0] for server in upstream.all("server")] == [f"unix:{replica.socket}" for replica in replicas]
     assert upstream.one("zone")[0] == "app", "without a zone each worker has a round robin of its own"
 
@@ -120,14 +122,14 @@ def test_every_request_goes_to_the_app(parsed: Block) -> None:
 
 
 def test_a_replica_that_is_down_is_skipped_without_repeating_what_may_change_something(parsed: Block) -> None:
-    location = parsed.block("http").block("server").block("location", "/")
-    retried = set(location.one("uwsgi_next_upstream"))
+    server = parsed.block("http").block("server")
+    retried = set(server.one("uwsgi_next_upstream"))
     assert retried >= {"error", "timeout"}
     assert not retried & {"non_idempotent", "http_500", "off"}
 
 
 def test_a_reload_keeps_old_workers_as_long_as_the_settings_say(tmp_path: Path) -> None:
-    parsed = parse(tmp_path, INCLUDED["live"], nginx_config.render(REPLICAS, replace(OPTIONS, drain_timeout=47)))
+    parsed = parse(tmp_path, INCLUDED["live"], rendered(drain_timeout=47))
     assert parsed.one("worker_shutdown_timeout") == ["47s"]
     assert parsed.block("http").one("keepalive_min_timeout") == [f"{nginx_config.KEEPALIVE_MIN_TIMEOUT}s"]
 
@@ -141,7 +143,6 @@ def test_nothing_is_written_but_to_the_runtime_folder_and_large_things_to_the_vo
     assert [path for path in large if not path.startswith(f"{LIVE_FOLDER}/.")] == []
     assert len({*unused, *large}) == 5
     assert parsed.one("error_log")[0] == "stderr"
-    assert http.one("access_log") == ["off"]
     assert not {"pid", "user", "daemon"} & set(parsed.names()), "the command line says these, for each instance"
 
 
@@ -194,14 +195,13 @@ def test_the_server_has_a_name_because_wsgi_wants_one_that_is_not_empty(parsed: 
 
 def test_without_proxies_nobody_is_believed(parsed: Block) -> None:
     directives = set(parsed.names())
-    assert not directives & {"set_real_ip_from", "real_ip_header", "geo", "map"}
-    assert "$http_x_" not in CONFIGURATION
+    assert not directives & {"set_real_ip_from", "real_ip_header", "geo"}
+    assert set(re.findall(r"\$http_x_\w+", CONFIGURATION)) == {"$http_x_request_id"}
 
 
 @pytest.mark.parametrize("instance", ["live", "probe"])
 def test_proxies_are_believed_in_addresses_and_scheme_and_nobody_else_is(instance: str, tmp_path: Path) -> None:
-    # Strictly, crossplane takes the lines of `geo` and `map` for directives.
-    http = parse(tmp_path, INCLUDED[instance], BEHIND_PROXIES, strict=False).block("http")
+    http = parse(tmp_path, INCLUDED[instance], BEHIND_PROXIES).block("http")
     assert http.all("set_real_ip_from") == [[proxy] for proxy in PROXIES]
     assert (http.one("real_ip_header"), http.one("real_ip_recursive")) == (["X-Forwarded-For"], ["on"])
     # Of the peer itself: $remote_addr is what it says already.
@@ -223,8 +223,7 @@ def test_proxies_are_believed_in_addresses_and_scheme_and_nobody_else_is(instanc
 
 
 def test_clients_are_held_to_the_limits_of_the_settings(instance: str, tmp_path: Path) -> None:
-    options = replace(OPTIONS, client_timeout=7, max_body_size=3)
-    http = parse(tmp_path, INCLUDED[instance], nginx_config.render(REPLICAS, options)).block("http")
+    http = parse(tmp_path, INCLUDED[instance], rendered(client_timeout=7, max_body_size=3)).block("http")
     timeouts = ("client_header_timeout", "client_body_timeout", "send_timeout")
     assert [http.one(name) for name in timeouts] == [["7s"]] * 3
     assert http.one("client_max_body_size") == ["3m"]
@@ -233,7 +232,7 @@ def test_clients_are_held_to_the_limits_of_the_settings(instance: str, tmp_path:
 
 
 def test_who_never_completes_its_headers_holds_up_no_release(tmp_path: Path) -> None:
-    configuration = nginx_config.render(REPLICAS, replace(OPTIONS, client_timeout=60, drain_timeout=5))
+    configuration = rendered(client_timeout=60, drain_timeout=5)
     http = parse(tmp_path, INCLUDED["live"], configuration).block("http")
     assert http.one("client_header_timeout") == ["5s"], "worker_shutdown_timeout does not end it"
     assert http.one("client_body_timeout") == ["60s"]
@@ -253,16 +252,16 @@ def test_the_worst_request_that_is_let_through_fits_into_what_the_apps_server_ta
 
 
 def test_the_app_is_given_up_in_time_and_no_other_replica_is_tied_up_by_the_same_request(tmp_path: Path) -> None:
-    configuration = nginx_config.render(REPLICAS, replace(OPTIONS, request_timeout=9))
-    location = parse(tmp_path, INCLUDED["live"], configuration).block("http").block("server").block("location", "/")
+    configuration = rendered(request_timeout=9)
+    server = parse(tmp_path, INCLUDED["live"], configuration).block("http").block("server")
     for name in ("uwsgi_read_timeout", "uwsgi_send_timeout", "uwsgi_next_upstream_timeout"):
-        assert location.one(name) == ["9s"]
+        assert server.one(name) == ["9s"]
 
 
 def test_slow_clients_are_waited_for_here_and_not_in_the_app(parsed: Block) -> None:
-    location = parsed.block("http").block("server").block("location", "/")
-    assert location.one("uwsgi_request_buffering") == ["on"]
-    assert location.one("uwsgi_max_temp_file_size") == [f"{nginx_config.MAX_ANSWER_FILE}m"]
+    server = parsed.block("http").block("server")
+    assert server.one("uwsgi_request_buffering") == ["on"]
+    assert server.one("uwsgi_max_temp_file_size") == [f"{nginx_config.MAX_ANSWER_FILE}m"]
 
 
 def test_a_request_of_one_line_is_refused(parsed: Block) -> None:
@@ -303,6 +302,80 @@ def test_both_instances_serve_the_same_app_in_the_same_way(tmp_path: Path) -> No
     assert [location.all("uwsgi_pass") for location in locations] == [[["app"]]] * 2
 
 
+# Logs
+
+
+def test_each_request_is_logged_as_a_line_of_json_by_the_live_instance_alone(tmp_path: Path) -> None:
+    logs = {}
+    for instance, included in INCLUDED.items():
+        folder = tmp_path / instance
+        folder.mkdir()
+        logs[instance] = parse(folder, included).block("http").one("access_log")
+    assert logs == {"live": ["/dev/stdout", "json", "buffer=4k", "flush=1s"], "probe": ["off"]}
+    name, escape, *pieces = parse(tmp_path, INCLUDED["live"]).block("http").one("log_format")
+    assert (name, escape) == ("json", "escape=json")
+    line = re.sub(r"\$\w+", "7", "".join(pieces))
+    assert {"time", "source", "request_id", "status", "request_time", "upstream", "upstream_time"} <= set(
+        json.loads(line)
+    )
+
+
+def test_logging_can_be_turned_off(tmp_path: Path) -> None:
+    site = Site(access_log=False)
+    http = parse(tmp_path, nginx_config.live_files(site, Endpoints()), rendered(access_log=False)).block("http")
+    assert (http.one("access_log"), http.all("log_format")) == (["off"], [])
+
+
+def test_a_request_keeps_the_id_that_it_came_with_and_the_app_gets_it(parsed: Block) -> None:
+    http = parsed.block("http")
+    ids = http.block("map", "$http_x_request_id", "$request_key")
+    assert ids.one("default") == ["$request_id"]
+    assert ["X-Request-ID", "$request_key", "always"] in http.block("server").all("add_header")
+    assert ["HTTP_X_REQUEST_ID", "$request_key"] in http.block("server").all("uwsgi_param")
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("path", "uri", "covered"),
+    [
+        ("/admin", "/admin", True),
+        ("/admin/", "/admin", True),
+        ("/admin", "/admin/users", True),
+        ("/admin", "/administrator", False),
+        ("/a.b", "/a.b/c", True),
+        ("/a.b", "/aXb", False),
+    ],
+)
+def test_rules_hold_for_a_path_and_below_and_for_nothing_that_merely_begins_like_it(
+    path: str, uri: str, covered: bool
+) -> None:
+    (location, _) = Site.model_validate({"paths": {path: {"cache": 1}}}).locations()
+    operator, pattern = location.match.split(" ")
+    assert operator == "~"
+    assert bool(re.search(pattern, uri)) is covered
+
+
+def test_a_path_has_the_rules_of_those_above_it_unless_it_has_its_own() -> None:
+    site = Site.model_validate(
+        {
+            "basicAuth": {"users": {"eve": "long enough"}},
+            "paths": {"/": {"burst": 3}, "/a": {"auth": "basic", "methods": ["GET"]}, "/a/b": {"methods": []}},
+            "static": {"/a/b/files": "static"},
+        }
+    )
+    found = {location.path: location for location in site.locations()}
+    assert list(found) == ["/a/b/files", "/a/b", "/a", "/"], "NGINX takes the first that matches"
+    assert [(found[path].auth, found[path].methods, found[path].burst) for path in found] == [
+        ("basic", (), 3),
+        ("basic", (), 3),
+        ("basic", ("GET",), 3),
+        ("none", (), 3),
+    ]
+    assert found["/a/b/files"].static == "static"
+
+
 # Templates
 
 
@@ -317,7 +390,7 @@ def test_a_template_that_lacks_a_value_is_an_error_and_no_empty_text(template: s
 
 
 def test_a_value_is_put_in_as_it_is() -> None:
-    assert "server unix:/a&b<c> " in nginx_config.render([Upstream("a", "/a&b<c>")], OPTIONS)
+    assert "server unix:/a&b<c> " in nginx_config.render([Upstream("a", "/a&b<c>")], site=SITE, release=RELEASE)
 
 
 def test_rendering_does_without_pulumi() -> None:

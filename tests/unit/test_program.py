@@ -12,6 +12,7 @@ import yaml
 
 from infra import layout, nginx_config
 from infra.settings import Settings, SettingsError
+from infra.site import Site
 from tests.unit.conftest import PROJECT
 from tests.unit.program import UNKNOWN, Program, Registration, run, strings
 
@@ -143,7 +144,7 @@ def test_on_the_host_nginx_publishes_nothing_and_is_on_the_host_network() -> Non
 
 def test_on_the_host_nginx_listens_itself_and_lets_its_successor_listen_too() -> None:
     program = run(HOST)
-    assert program["release"].inputs["listen"] == "listen [::1]:18080 reuseport;\n"
+    assert program["release"].inputs["files"]["listen.conf"] == "listen [::1]:18080 reuseport;\n"
     assert program.exports["url"] == "http://[::1]:18080"
 
 
@@ -162,7 +163,7 @@ def test_on_the_host_a_new_image_boots_from_a_volume_of_its_own_and_listens_nowh
 def test_on_the_host_another_port_is_a_matter_of_the_configuration_alone() -> None:
     one, other = run(HOST), run({**HOST, "port": "18081"})
     assert one["nginx-host"].inputs == other["nginx-host"].inputs
-    assert one["release"].inputs["listen"] != other["release"].inputs["listen"]
+    assert one["release"].inputs["files"] != other["release"].inputs["files"]
 
 
 def test_on_the_host_a_port_that_only_root_can_listen_on_is_refused() -> None:
@@ -289,12 +290,11 @@ def test_the_gate_gets_each_replica_with_its_container_and_socket(program: Progr
         }
         for name in names(count)
     ]
-    assert release["listen"] == nginx_config.render_listen()
+    assert release["files"] == nginx_config.live_files(Site(), nginx_config.Endpoints())
     assert release["configuration"] == nginx_config.render(
         [nginx_config.Upstream(replica["name"], replica["socket"]) for replica in release["replicas"]],
-        nginx_config.Options(
-            drain_timeout=30, request_timeout=60, client_timeout=20, max_body_size=10, trusted_proxies=()
-        ),
+        site=Site(),
+        release=program.exports["release"],
     )
 
 
@@ -326,7 +326,7 @@ def test_what_nginx_alone_is_told_reaches_it_and_replaces_no_container(config: d
 def test_a_preview_knows_the_configuration_so_that_its_difference_shows(count: int) -> None:
     preview, update = stack_of(count, preview=True), stack_of(count)
     assert preview["release"].inputs["configuration"] == update["release"].inputs["configuration"]
-    assert preview["release"].inputs["listen"] == update["release"].inputs["listen"]
+    assert preview["release"].inputs["files"] == update["release"].inputs["files"]
     assert preview.exports["release"] == update.exports["release"]
     assert preview.exports["replicas"] == update.exports["replicas"]
     assert preview.exports["url"] == update.exports["url"]
@@ -619,14 +619,14 @@ def test_secret_environment_is_ciphertext_in_the_state_and_nothing_else_is() -> 
     for name, resource in program.resources.items():
         if name not in program.replicas:
             assert SECRET not in "".join(strings(resource.inputs))
-            assert resource.secrets <= {"__provider"}
+            assert resource.secrets <= {"__provider", "secrets"}
     assert SECRET not in "".join(strings(program.exports))
 
 
 def test_a_secret_does_not_hide_the_configuration_from_a_preview() -> None:
     config = {"environment": json.dumps({"PASSWORD": SECRET})}
     preview, update = run(config, ["environment"], preview=True), run(config, ["environment"])
-    assert preview["release"].secrets <= {"__provider"}
+    assert preview["release"].secrets <= {"__provider", "secrets"}
     assert preview["release"].inputs["configuration"] == update["release"].inputs["configuration"]
 
 

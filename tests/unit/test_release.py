@@ -16,7 +16,9 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from infra import docker_host, gate, nginx_config, release
 from infra.gate import Refused, Rollout
+from infra.nginx_config import Endpoints
 from infra.release import ReleaseProvider
+from infra.site import Site
 from tests.unit.program import run
 
 SECRET_OPTIONS = {"docker:host": "ssh://root@elsewhere", "docker:certPath": "/certificates"}
@@ -96,8 +98,10 @@ def test_a_create_passes_the_gate_with_all_that_was_registered(fake_gate: FakeGa
     ]
     assert len(rollout.replicas) == 2
     assert rollout.configuration == props["configuration"]
-    assert rollout.listen == nginx_config.render_listen()
-    assert [name for name in ("uwsgi-1", "uwsgi-2") if f"/.probe/{name}/" not in rollout.probe_listen] == []
+    assert rollout.files == nginx_config.live_files(Site(), Endpoints())
+    assert [
+        name for name in ("uwsgi-1", "uwsgi-2") if f"/.probe/{name}/" not in rollout.probe_files["listen.conf"]
+    ] == []
     assert (rollout.health_path, rollout.health_timeout, rollout.drain_timeout) == ("/health", 60, 30)
     assert created.id
     assert created.outs == props
@@ -132,7 +136,8 @@ def test_a_deletion_asks_nobody(fake_gate: FakeGate, props: dict[str, Any], conn
     "news",
     [
         {"configuration": "another"},
-        {"listen": "listen 81;\n"},
+        {"files": {"listen.conf": "listen 81;\n"}},
+        {"secrets": {"tls/key.pem": "another"}},
         {"nginx": "id-of-another"},
         {"nginx": UNKNOWN},
         {"replicas": []},

@@ -1,6 +1,7 @@
 """What a stack can set, and what is refused, in which words."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from infra.settings import RESERVED_VARIABLES, Settings, SettingsError, keys
+from infra.settings import MAX_SHOWN, RESERVED_VARIABLES, Settings, SettingsError, keys
+from infra.site import AuthRequest, Balancing, BasicAuth, Cache, Canary, Maintenance, Metrics, Tls
+from tooling import reference
 
 SECRET = "xyzzy-4711"
 
@@ -21,6 +25,7 @@ DEFAULTS = {
     "publishAddress": "127.0.0.1",
     "publish": "port",
     "appFolder": "app",
+    "appImage": "",
     "appModule": "webapp",
     "appCallable": "app",
     "importCheck": True,
@@ -32,6 +37,22 @@ DEFAULTS = {
     "clientTimeout": 20,
     "maxBodySize": 10,
     "trustedProxies": (),
+    "tls": Tls(),
+    "paths": {},
+    "cache": Cache(),
+    "basicAuth": BasicAuth(),
+    "authRequest": AuthRequest(),
+    "balancing": Balancing(),
+    "canary": Canary(),
+    "static": {},
+    "compression": False,
+    "securityHeaders": False,
+    "headers": {},
+    "maintenance": Maintenance(),
+    "errorPages": "",
+    "accessLog": True,
+    "metrics": Metrics(),
+    "liveReload": False,
     "uwsgiProcesses": 2,
     "uwsgiThreads": 8,
     "memory": 256,
@@ -68,6 +89,30 @@ BAD = [
         for value in ("", "localhost", "256.0.0.1", "127.0.0.1:80", "*", "1.2.3", "http://127.0.0.1", "[::1]")
     ),
     *(("publish", value, "'port' or 'host'") for value in ("", "Host", "both", "1")),
+    *(("appImage", value, "match pattern") for value in ("app:1", "sha256:12", "latest")),
+    *((key, "maybe", "valid boolean") for key in ("liveReload", "compression", "securityHeaders", "accessLog")),
+    *(
+        (key, value, "valid dictionary or instance")
+        for key in ("tls", "cache", "basicAuth", "authRequest", "balancing", "canary", "maintenance", "metrics")
+        for value in ("", "on", "[]", "1")
+    ),
+    *((key, value, "valid dictionary") for key in ("paths", "static", "headers") for value in ("", "[]", "on")),
+    ("errorPages", "no-such-folder", "should be a folder"),
+    ("tls", '{"port": 0}', "greater than or equal to 1"),
+    ("tls", '{"minVersion": "1.1"}', "'1.2' or '1.3'"),
+    ("cache", '{"size": 0}', "greater than or equal to 1"),
+    ("paths", '{"/a": {"auth": "pam"}}', "'none', 'basic' or 'request'"),
+    ("paths", '{"/a": {"methods": ["get"]}}', "'GET'"),
+    ("paths", '{"/a": {"allow": ["localhost"]}}', "is neither an address nor a network"),
+    *(
+        ("paths", json.dumps({path: {}}), "match pattern")
+        for path in ("", "a", "/a b", "/a{", "/a;", "/$a", "//", "/%41")
+    ),
+    ("paths", '{"/a": {}, "/a/": {}}', "once"),
+    ("balancing", '{"method": "random"}', "'roundRobin'"),
+    ("canary", '{"share": 101}', "less than or equal to 100"),
+    ("metrics", '{"port": 65536}', "less than or equal to 65535"),
+    ("maintenance", '{"allow": ["me"]}', "is neither an address nor a network"),
     ("appFolder", "/srv/app", "relative to the project"),
     ("appFolder", "no-such-folder", "should be a folder"),
     ("appFolder", "__main__.py", "should be a folder"),
@@ -179,10 +224,14 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
     first, *problems = message.splitlines()
     assert first == "The configuration is refused, nothing was changed:"
     assert len(problems) == 1
-    given_back = repr(json.loads(value)) if key in ("environment", "trustedProxies") and is_json(value) else repr(value)
-    assert problems[0].startswith(f"  {key}: {given_back} is not accepted: ")
-    assert accepted in problems[0].removeprefix(f"  {key}: {given_back}")
-    assert problems[0].endswith(str(Settings.model_fields[keys()[key]].description))
+    place, _, reason = problems[0].partition(" is not accepted: ")
+    assert place.startswith((f"  {key}: ", f"  {key}."))
+    assert accepted in reason
+    if place.startswith(f"  {key}: "):
+        structured = isinstance(DEFAULTS[key], BaseModel | dict | tuple)
+        given = repr(json.loads(value)) if structured and is_json(value) else repr(value)
+        assert place.startswith(f"  {key}: {given[:MAX_SHOWN]}")
+        assert problems[0].endswith(str(Settings.model_fields[keys()[key]].description))
 
 
 @pytest.mark.parametrize("value", [None, {"B": "x"}, ["x"]])
@@ -218,6 +267,23 @@ def test_all_problems_are_told_at_once() -> None:
 )
 def test_an_unknown_key_is_refused_with_the_one_that_was_meant(key: str, meant: str) -> None:
     assert f"  {key}: there is no such setting; did you mean {meant}?" in refusal({key: "1"})
+
+
+def test_an_unknown_key_inside_another_is_refused_with_the_one_that_was_meant() -> None:
+    message = refusal({"paths": json.dumps({"/a": {"method": ["GET"]}}), "tls": json.dumps({"hsst": 1})})
+    assert "  paths./a.method: there is no such setting; did you mean methods?" in message
+    assert "  tls.hsst: there is no such setting; did you mean hsts?" in message
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"auth": "basic"}, "paths./admin.auth is basic, but basicAuth.users has nobody"),
+        ({"auth": "request"}, "paths./admin.auth is request, but there is no authRequest.endpoint"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(rules: dict[str, Any], reason: str) -> None:
+    assert f"  {reason}" in refusal({"paths": json.dumps({"/admin": rules})})
 
 
 def test_a_key_like_no_other_is_refused_with_all_that_are_known() -> None:
@@ -288,8 +354,24 @@ def test_the_stacks_configuration_is_what_is_loaded(monkeypatch: pytest.MonkeyPa
 # Pulumi.yaml
 
 
+@pytest.mark.parametrize(
+    ("file", "written"), [(reference.PULUMI, reference.pulumi_yaml), (reference.README, reference.readme)]
+)
+def test_the_files_that_repeat_the_settings_are_as_make_reference_writes_them(
+    file: str, written: Callable[[str], str]
+) -> None:
+    text = Path(file).read_text()
+    assert written(text) == text, "run `make reference`"
+
+
 def test_pulumi_yaml_declares_the_same_settings() -> None:
     types = {int: "integer", bool: "boolean", dict: "object", tuple: "array"}
+
+    def plain(default: object) -> object:
+        if isinstance(default, Decimal):
+            return str(default)
+        return {} if isinstance(default, BaseModel) else [] if default == () else default
+
     schema = {
         key.removeprefix("uwsgi-nginx:"): {**entry, "description": " ".join(entry["description"].split())}
         for key, entry in yaml.safe_load(Path("Pulumi.yaml").read_text())["config"].items()
@@ -297,14 +379,13 @@ def test_pulumi_yaml_declares_the_same_settings() -> None:
     }
     assert schema == {
         key: {
-            "type": types.get(type(default), "string"),
-            "default": str(default) if isinstance(default, Decimal) else [] if default == () else default,
+            "type": "object" if isinstance(default, BaseModel) else types.get(type(default), "string"),
+            "default": plain(default),
             **({"items": {"type": "string"}} if isinstance(default, tuple) else {}),
             "description": " ".join(str(Settings.model_fields[keys()[key]].description).split()),
         }
         for key, default in DEFAULTS.items()
     }
-    assert list(schema) == list(keys()), "in the same order, so that both are read side by side"
 
 
 def test_the_stack_that_comes_with_the_project_is_accepted() -> None:
