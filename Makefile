@@ -4,7 +4,7 @@ ARGS ?=
 TOOLING = python3 -m tooling
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview refresh destroy recover test reliability unit lint format reference ps logs url env clean
+.PHONY: help up preview refresh destroy recover test reliability unit lint format reference ps logs certificate url env clean
 
 help:
 	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
@@ -21,11 +21,12 @@ unit: ## the tests that need neither Docker nor Pulumi; seconds
 lint: ## style and types
 format: ## put the code into the shape that lint wants
 reference: ## write the settings into Pulumi.yaml and README.md
-ps: ## list the stack's containers
-logs: ## show what they printed (ARGS=-f follows)
+ps: ## the stack's containers: state, health, requests, image
+logs: ## what they said (ARGS=-f follows them all; --json for programs)
+certificate: ## make or renew one for development (ARGS="NAME …" adds names)
 url: ## print the URL; `make -s url` prints it alone
 env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
 clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
 
-up preview refresh destroy recover test reliability unit lint format reference ps logs url env clean:
+up preview refresh destroy recover test reliability unit lint format reference ps logs certificate url env clean:
 	@$(TOOLING) $@ '$(STACK)' $(ARGS)

@@ -55,7 +55,7 @@ def _build(root: Path, cached: Path) -> None:
         # Kept until the build is done, so that an interrupted one goes on where it was.
         scratch = files.cache() / "engine-build"
         scratch.mkdir(parents=True, exist_ok=True)
-        go, env = _go(root, scratch, current)
+        go, env = toolchain(root, scratch, current)
         output = scratch / "pulumi"
         command = [
             *(go, "build", "-v", "-mod=readonly", "-trimpath", f"-ldflags=-s -w -X {VERSION_VARIABLE}={version(root)}"),
@@ -91,8 +91,8 @@ def _progress(lines: Sequence[str]) -> str:
     return f"{compiled} packages compiled, of {PACKAGES} where none was before"
 
 
-def _go(root: Path, scratch: Path, current: Step) -> tuple[str, Mapping[str, str]]:
-    """The `go` to build with, and its environment."""
+def toolchain(root: Path, scratch: Path, current: Step) -> tuple[str, Mapping[str, str]]:
+    """The `go` to build with, and its environment; one that is fetched goes into `scratch`."""
     env = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
     needed = _in_go_mod(root, r"^go (\S+)$")
     own = shutil.which("go")

@@ -16,13 +16,18 @@ from docker.utils.build import exclude_paths
 LENGTH = 8  # hexadecimal digits: enough to tell one stack's releases apart
 
 
-def of_folder(folder: Path) -> str:
-    """SHA-256 of the files that a Docker build in `folder` sees: names, contents, executable bits, links' targets."""
+def files(folder: Path) -> set[str]:
+    """The names of all files and folders that a Docker build in `folder` sees."""
     ignore_file = folder / ".dockerignore"
     patterns = ignore_file.read_text().splitlines() if ignore_file.is_file() else []
     ignored = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    return set(exclude_paths(str(folder), ignored))
+
+
+def of_folder(folder: Path) -> str:
+    """SHA-256 of the files that a Docker build in `folder` sees: names, contents, executable bits, links' targets."""
     digest = hashlib.sha256()
-    for name in sorted(exclude_paths(str(folder), ignored)):
+    for name in sorted(files(folder)):
         path = folder / name
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import PurePosixPath
 from typing import cast
 
@@ -29,9 +30,12 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
 from requests import RequestException
 
+from infra import static_files
 from infra.layout import (
+    CACHE_FOLDER,
     CURRENT,
     LIVE_FOLDER,
+    MEMBERS_FILE,
     NGINX_USER,
     PID_FILE,
     PROBE_PID_FILE,
@@ -41,6 +45,7 @@ from infra.layout import (
     SOCKET_VARIABLE,
     TEST_PID_FILE,
 )
+from infra.static_files import StaticFiles
 
 CONFIGURATION_FILE = "nginx.conf"
 PROBE_FOLDER = "probe"
@@ -59,6 +64,7 @@ REQUEST_TIMEOUT = 5  # seconds for one probe of one replica
 RELOAD_TIMEOUT = 10  # seconds until the master must have started its new workers
 POLL_INTERVAL = 0.1  # seconds
 LOG_LINES = 12  # of a replica that fails, in the error
+LOG_TAIL = 10000  # lines in which to look for them: most of NGINX's are about requests
 RESTARTS_ALLOWED = 1  # more of them, and down or only just up again, is a crash loop
 STEADY_AFTER = 10  # seconds; as long as Docker itself takes to forget a crash
 
@@ -90,6 +96,8 @@ class Rollout:
         health_path: what each replica is asked for.
         health_timeout: seconds until all must be healthy.
         drain_timeout: seconds that NGINX keeps old workers, as in the configuration.
+        client_headers: each takes a request another way through the configuration; none where there is one way.
+        static: the files that NGINX serves itself, of each release.
     """
 
     nginx: str
@@ -101,6 +109,8 @@ class Rollout:
     health_timeout: float
     drain_timeout: float
     secrets: Mapping[str, str] = field(default_factory=dict)
+    client_headers: Sequence[str] = ()
+    static: Sequence[StaticFiles] = ()
 
     @property
     def folder(self) -> str:
@@ -130,6 +140,7 @@ class Gate:
             with self._probe(nginx, folder):
                 self._wait_until_healthy(nginx, rollout)
                 self._ask_as_a_client(nginx, rollout)
+            self._put_static_files(nginx, rollout)
             outcome = "The release may be live already; the one before it is kept until `pulumi up` has found out."
             self._make_live(nginx, rollout, folder)
             self._sweep(nginx, rollout, folder)
@@ -245,7 +256,8 @@ class Gate:
         )
 
     def _ask_as_a_client(self, nginx: Container, rollout: Rollout) -> None:
-        answers = _ask(nginx, [rollout.health_path] * len(rollout.replicas))
+        paths = [rollout.health_path] * len(rollout.replicas)
+        answers = [answer for header in rollout.client_headers or [""] for answer in _ask(nginx, paths, header)]
         bad = [answer for answer in answers if not answer.is_good]
         if bad:
             raise Refused(
@@ -253,6 +265,14 @@ class Gate:
                 f"{rollout.health_path} {bad[0].in_words}, {len(bad)} times of {len(answers)}. Nothing changed: the "
                 "configuration before it stays in force. Look at what preview shows of it."
             )
+
+    def _put_static_files(self, nginx: Container, rollout: Rollout) -> None:
+        run = partial(_run, nginx)
+        for files in rollout.static:
+            replica = self._client.containers.get(files.container)
+            for folder in static_files.put(nginx, run, replica, files):
+                self._progress(f"{replica.name} has no folder {folder}: the app answers for its static files")
+        static_files.remember_the_release_before(run, [files.name for files in rollout.static])
 
     def _make_live(self, nginx: Container, rollout: Rollout, folder: str) -> None:
         _, before = _run(nginx, f"readlink {CURRENT}")
@@ -273,6 +293,7 @@ class Gate:
                 )
             time.sleep(POLL_INTERVAL)
         self._progress("the release is live")
+        _run(nginx, _name_members(rollout))
         self._warn_of_resets(nginx)
         deadline = time.monotonic() + rollout.drain_timeout + RELOAD_TIMEOUT
         while _workers(nginx) & old_workers:
@@ -319,17 +340,22 @@ class Gate:
         return [PROBE_SOCKET] * (code == 0) + stale
 
     def _sweep(self, nginx: Container, rollout: Rollout, folder: str) -> None:
-        """Removes configurations not in force, and sockets whose containers are gone."""
+        """Removes configurations not in force, sockets whose containers are gone, and a cache that is no more."""
         in_use = {replica.socket for replica in rollout.replicas}
         self._remove_stale(nginx, folder.removeprefix(LIVE_FOLDER + "/"), in_use)
+        if not any(CACHE_FOLDER in text for text in rollout.files.values()):
+            _run(nginx, f"rm -rf {CACHE_FOLDER}")
 
     def _remove_stale(self, nginx: Container, current: str, in_use: set[str]) -> list[str]:
         _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
         stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in {current, "boot", "current"}]
+        stale += static_files.stale(partial(_run, nginx))
         _, present = _run(nginx, f"ls {SOCKET_FOLDER}")
         in_use = in_use | self._sockets_in_use(nginx)
-        paths = [f"{SOCKET_FOLDER}/{name}" for name in present.split()]
-        stale += [path for path in paths if path.removesuffix(".starting") not in in_use]
+        for path in (f"{SOCKET_FOLDER}/{name}" for name in present.split()):
+            socket = path.removesuffix(".starting").removesuffix(".stats")
+            if socket.endswith(".sock") and socket not in in_use:
+                stale.append(path)
         if stale:
             _run(nginx, f"rm -rf {shlex.join(stale)}")
         return stale
@@ -364,13 +390,15 @@ class Answer:
         return f"is answered with {self.status}"
 
 
-def _ask(nginx: Container, paths: Sequence[str]) -> list[Answer]:
+def _ask(nginx: Container, paths: Sequence[str], header: str = "") -> list[Answer]:
     """Asks the probe for all `paths` at once."""
+    headers = f"-H {shlex.quote(header)} " if header else ""
     urls = " ".join(f"-o /dev/null {shlex.quote('http://localhost' + path)}" for path in paths)
     _, output = _run(
         nginx,
         f"curl -sS --globoff --parallel --parallel-immediate --parallel-max {len(paths)} --max-time {REQUEST_TIMEOUT} "
-        f"--unix-socket {PROBE_SOCKET} --write-out '%{{urlnum}} %{{http_code}} %{{errormsg}}\\n' {urls} 2>/dev/null",
+        f"--unix-socket {PROBE_SOCKET} --write-out '%{{urlnum}} %{{http_code}} %{{errormsg}}\\n' {headers}{urls} "
+        "2>/dev/null",
     )
     answers = {}
     for line in output.splitlines():
@@ -389,6 +417,12 @@ def _link(folder: str) -> str:
     """The command that puts the configuration in `folder` in force, at the next reload or start, by a rename."""
     target = shlex.quote(folder.removeprefix(LIVE_FOLDER + "/"))
     return f"ln -sfn {target} {CURRENT}.next && mv -T {CURRENT}.next {CURRENT}"
+
+
+def _name_members(rollout: Rollout) -> str:
+    """The command that writes down the names of the sockets which NGINX asks, for the exporter."""
+    names = shlex.join(PurePosixPath(replica.socket).name for replica in rollout.replicas)
+    return f"printf '%s\\n' {names} > {MEMBERS_FILE}.next && mv {MEMBERS_FILE}.next {MEMBERS_FILE}"
 
 
 def _runs(nginx: Container) -> bool:
@@ -454,5 +488,17 @@ def _last_words(container: Container) -> str:
     between = container.attrs["RestartCount"] and state["Running"] and not state["Restarting"]
     until = _started(container).timestamp() if between else None
     # Docker counts the tail from the end of all that was said, then leaves out what is later than `until`.
-    lines = container.logs(tail=20 * LOG_LINES, until=until).decode(errors="replace").rstrip().splitlines()
-    return "\n".join(["Its last words:", *lines[-LOG_LINES:]]) if lines else "It has said nothing."
+    lines = container.logs(tail=LOG_TAIL, until=until).rstrip().splitlines()
+    words = [said for said in (_words(line.decode(errors="replace")) for line in lines) if said is not None]
+    return "\n".join(["Its last words:", *words[-LOG_LINES:]]) if words else "It has said nothing."
+
+
+def _words(line: str) -> str | None:
+    """What a line of a log says to a person; None for one about a request, which has no words."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if not isinstance(record, dict) or "source" not in record:
+        return line
+    return str(record["message"]) if "message" in record else None

@@ -4,12 +4,21 @@ The Dockerfiles in `uwsgi/` and `nginx/` make them so; tests keep them alike.
 """
 
 PORT = 8080  # of NGINX, which is not root and cannot listen below 1024
+HTTPS_PORT = 8443
 
 SOCKET_FOLDER = "/run/uwsgi"  # the volume in which replicas listen
 SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
+MEMBERS_FILE = f"{SOCKET_FOLDER}/members"  # the names of the sockets that NGINX asks, one a line
+
+METRICS_FOLDER = "/run/metrics"  # the volume, in memory, of what NGINX tells the exporter
+REQUEST_LOG = f"{METRICS_FOLDER}/requests.log"
+EXPORTER_PORT = 9113
 
 LIVE_FOLDER = "/etc/nginx/live"  # the volume that holds NGINX's configurations
+CACHE_FOLDER = f"{LIVE_FOLDER}/.cache"  # answers that the live instance keeps
 CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
+STATIC_FOLDER = f"{LIVE_FOLDER}/.static"  # the static files of releases, a folder each
+STATIC_BEFORE = ".before"  # ends the name of a link, beside such a folder, to the one of the release before
 RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
 PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"

@@ -8,13 +8,27 @@ import pulumi_docker as docker
 
 from infra import containers
 from infra.images import BuiltImage
-from infra.layout import BOOT_SOCKET, LIVE_FOLDER, NGINX_USER, PORT, RUNTIME_FOLDER, SOCKET_FOLDER
+from infra.layout import (
+    BOOT_SOCKET,
+    HTTPS_PORT,
+    LIVE_FOLDER,
+    METRICS_FOLDER,
+    NGINX_USER,
+    PORT,
+    RUNTIME_FOLDER,
+    SOCKET_FOLDER,
+    SOCKET_GROUP,
+)
 from infra.nginx_config import Endpoints
+from infra.published_port import PublishedPort
 from infra.replicas import STOP_MARGIN, Replicas
 from infra.settings import Settings
+from infra.site import in_url
 
 NGINX = Path("nginx")
 TASKS = 4096
+# What NGINX may write before the exporter has read it, some 60,000 requests. It counts as memory of NGINX.
+METRICS_SIZE = "8m"
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -25,8 +39,14 @@ class LoadBalancer(pulumi.ComponentResource):
     harms nothing. With `publish: host` it listens on the host's network, where a successor stands beside it until it
     has proven itself: each image has a volume of its own, whose configuration listens nowhere until the gate says so.
 
+    HTTPS has a port of its own. With `publish: port` it cannot be added to what runs: to turn `tls` on or off, or to
+    change `tls.port`, replaces NGINX, with a gap of a second or two. With `publish: host` there is no gap. Another
+    certificate is a change of the configuration alone.
+
     Attributes:
         container: the NGINX container.
+        metrics: the volume, in memory, through which it talks to the exporter. It is there also without one: another
+            volume would be another NGINX, and so a gap.
         endpoints: where it listens.
         url: where the app answers.
     """
@@ -42,7 +62,7 @@ class LoadBalancer(pulumi.ComponentResource):
         super().__init__("uwsgi-nginx:index:LoadBalancer", name, None, opts)
         on_host = settings.publish == "host"
         self.endpoints = endpoints(settings)
-        self.url = url(settings.publish_address, settings.port)
+        self.url = site_url(settings)
 
         build_arguments = {
             "NGINX_IMAGE": settings.nginx_image,
@@ -59,12 +79,35 @@ class LoadBalancer(pulumi.ComponentResource):
         live = docker.Volume(
             f"nginx-live-{image.content}" if on_host else "nginx-live", opts=pulumi.ResourceOptions(parent=self)
         )
+        self.metrics = docker.Volume(
+            "metrics",
+            driver="local",
+            driver_opts={
+                "type": "tmpfs",
+                "device": "tmpfs",
+                "o": f"size={METRICS_SIZE},uid={NGINX_USER},gid={SOCKET_GROUP},mode=0770,noexec,nosuid,nodev",
+            },
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        dependencies: list[pulumi.Resource] = [*replicas.containers]
+        if settings.tls.enabled and not on_host:
+            dependencies.append(
+                PublishedPort(
+                    "https-port",
+                    image=image.digest,
+                    address=settings.publish_address,
+                    http=settings.port,
+                    https=settings.tls.port,
+                    opts=pulumi.ResourceOptions(parent=self),
+                )
+            )
         self.container = docker.Container(
             "nginx-host" if on_host else f"nginx-{settings.port}",
             image=image.digest,
             volumes=[
                 docker.ContainerVolumeArgs(volume_name=replicas.sockets.name, container_path=SOCKET_FOLDER),
                 docker.ContainerVolumeArgs(volume_name=live.name, container_path=LIVE_FOLDER),
+                docker.ContainerVolumeArgs(volume_name=self.metrics.name, container_path=METRICS_FOLDER),
             ],
             tmpfs={RUNTIME_FOLDER: f"uid={NGINX_USER},size=64m"},
             labels=containers.labels("nginx"),
@@ -76,7 +119,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 parent=self,
                 delete_before_replace=not on_host,
                 # So that a predecessor which still drains goes before the replicas that it asks.
-                depends_on=replicas.containers,
+                depends_on=dependencies,
             ),
         )
         self.register_outputs({"url": self.url})
@@ -85,16 +128,23 @@ class LoadBalancer(pulumi.ComponentResource):
 def endpoints(settings: Settings) -> Endpoints:
     """Where NGINX listens: in its container, or on the host itself."""
     if settings.publish == "port":
-        return Endpoints(http=str(PORT))
-    return Endpoints(http=f"{_bracketed(settings.publish_address)}:{settings.port}", shared=True)
+        return Endpoints(http=str(PORT), https=str(HTTPS_PORT) if settings.tls.enabled else "")
+    address = in_url(settings.publish_address)
+    https = f"{address}:{settings.tls.port}" if settings.tls.enabled else ""
+    return Endpoints(http=f"{address}:{settings.port}", https=https, shared=True)
 
 
 def _published(settings: Settings, network: docker.Network) -> dict[str, Any]:
-    port = docker.ContainerPortArgs(internal=PORT, external=settings.port, ip=settings.publish_address)
+    ports = {PORT: settings.port}
+    if settings.tls.enabled:
+        ports[HTTPS_PORT] = settings.tls.port
     return {
         "hostname": "nginx",
         "networks_advanced": [docker.ContainerNetworksAdvancedArgs(name=network.name)],
-        "ports": [port],
+        "ports": [
+            docker.ContainerPortArgs(internal=internal, external=external, ip=settings.publish_address)
+            for internal, external in ports.items()
+        ],
     }
 
 
@@ -102,14 +152,18 @@ def _on_the_host() -> dict[str, Any]:
     return {"network_mode": "host"}
 
 
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def site_url(settings: Settings) -> str:
+    """Where the app answers: by HTTPS under the first of its names, if it has any."""
+    if not settings.tls.enabled:
+        return url(settings.publish_address, settings.port)
+    address = settings.tls.hosts[0] if settings.tls.hosts else settings.publish_address
+    return url(address, settings.tls.port, "https")
 
 
-def url(address: str, port: int) -> str:
+def url(address: str, port: int, scheme: str = "http") -> str:
     """Where somebody on the host reaches what is published at `address`."""
     host = {
         "0.0.0.0": "127.0.0.1",  # noqa: S104 - named, not bound
         "::": "[::1]",
-    }.get(address, _bracketed(address))
-    return f"http://{host}" if port == 80 else f"http://{host}:{port}"
+    }.get(address, in_url(address))
+    return f"{scheme}://{host}" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{host}:{port}"

@@ -4,26 +4,14 @@ A create or an update that fails is never taken for done: the next `pulumi up` t
 succeeded does the engine delete the replicas of the release before.
 """
 
-import os
-import socket
 import sys
-import threading
-import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import (
-    ConfigureRequest,
-    CreateResult,
-    DiffResult,
-    ReadResult,
-    Resource,
-    ResourceProvider,
-    UpdateResult,
-)
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from infra import nginx_config
+from infra.dynamic import DaemonProvider
 from infra.load_balancer import LoadBalancer
 from infra.nginx_config import Upstream
 from infra.replicas import Replicas, ReplicaSet
@@ -32,18 +20,11 @@ from infra.settings import Settings
 if TYPE_CHECKING:
     from infra.gate import Gate, Rollout
 
-WATCH_INTERVAL = 0.5  # seconds between two looks for the engine
-_WATCH = "watch-engine"
 IDENTITY = ("nginx", "replicas", "configuration", "files", "secrets")  # what makes another release of it
 
 
-class ReleaseProvider(ResourceProvider):
-    """Kept importable and empty until it is configured: the engine stores it, pickled by name, with the resource."""
-
-    def configure(self, req: ConfigureRequest) -> None:
-        self._docker = {"host": req.config.get("docker:host"), "cert_path": req.config.get("docker:certPath")}
-        _print_refusals_without_traceback()
-        _end_with_the_engine()
+class ReleaseProvider(DaemonProvider):
+    """Passes the gate."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         self._gate().let_pass(_rollout(props))
@@ -67,16 +48,9 @@ class ReleaseProvider(ResourceProvider):
         return ReadResult(id_=id_, outs=props if live is None else {**props, "configuration": live})
 
     def _gate(self) -> "Gate":
-        # Imported only where the gate runs: a program that only previews does without the Docker SDK.
-        from infra.docker_host import connect
-        from infra.gate import DAEMON_ERRORS, Gate, Refused
+        from infra.gate import Gate
 
-        try:
-            client = connect(**self._docker)
-        except DAEMON_ERRORS as error:
-            host = self._docker["host"] or os.environ.get("DOCKER_HOST") or "the local socket"
-            raise Refused(f"The Docker daemon at {host} is not reached: {error}. Nothing was changed.") from error
-        return Gate(client, progress=lambda text: print(text, file=sys.stderr, flush=True))
+        return Gate(self.connect(), progress=lambda text: print(text, file=sys.stderr, flush=True))
 
 
 class Release(Resource, name="Release"):
@@ -103,14 +77,18 @@ class Release(Resource, name="Release"):
                 *([Upstream(**upstream) for upstream in known] for known in sets),
                 site=settings,
                 release=replicas.stable.release,
+                canary_release=replicas.canary.release if replicas.canary else "",
             )
         )
+        stack = f"{pulumi.get_project()}/{pulumi.get_stack()}"
         inputs = {
             "nginx": load_balancer.container.id,
             "replicas": replicas.members,
             "configuration": configuration,
             "files": nginx_config.live_files(settings, load_balancer.endpoints),
-            "secrets": pulumi.Output.secret(nginx_config.secret_files(settings)),
+            "secrets": pulumi.Output.secret(nginx_config.secret_files(settings, stack)),
+            "clientHeaders": nginx_config.canary_headers(settings),
+            "static": [_static_files(settings, replica_set) for replica_set in replicas.sets if settings.served_files],
             "healthPath": settings.health_path,
             "healthTimeout": settings.health_timeout,
             "drainTimeout": settings.drain_timeout,
@@ -122,8 +100,17 @@ def _upstreams(replicas: ReplicaSet) -> pulumi.Output[list[dict[str, str]]]:
     return pulumi.Output.all(*({key: member[key] for key in ("name", "socket")} for member in replicas.members))
 
 
+def _static_files(settings: Settings, replicas: ReplicaSet) -> dict[str, Any]:
+    return {
+        "name": nginx_config.static_name(settings, replicas.release),
+        "container": replicas.members[0]["container"],
+        "folders": settings.served_files,
+    }
+
+
 def _rollout(props: dict[str, Any]) -> "Rollout":
     from infra.gate import Replica, Rollout
+    from infra.static_files import StaticFiles
 
     replicas = [Replica(**replica) for replica in props["replicas"]]
     return Rollout(
@@ -133,43 +120,9 @@ def _rollout(props: dict[str, Any]) -> "Rollout":
         files=props["files"],
         secrets=props["secrets"],
         probe_files=nginx_config.probe_files([Upstream(replica.name, replica.socket) for replica in replicas]),
+        client_headers=props["clientHeaders"],
+        static=[StaticFiles(**files) for files in props["static"]],
         health_path=props["healthPath"],
         health_timeout=props["healthTimeout"],
         drain_timeout=props["drainTimeout"],
     )
-
-
-def _print_refusals_without_traceback() -> None:
-    """Pulumi's dynamic provider reports `traceback.format_exc()` of whatever is raised: of a refusal, its words."""
-    from infra.gate import Refused
-
-    original = traceback.format_exc
-
-    def in_words(*args: Any, **kwargs: Any) -> str:
-        error = sys.exc_info()[1]
-        return str(error) if isinstance(error, Refused) else original(*args, **kwargs)
-
-    traceback.format_exc = in_words
-
-
-def _end_with_the_engine() -> None:
-    """Ends this process, the dynamic provider, once the engine that started it is gone.
-
-    The engine's plugins outlive a SIGKILL of it. A gate that went on by itself would get in the way of the next one,
-    whose probe has the same pid file and socket.
-    """
-    host, _, port = sys.argv[-1].rpartition(":")  # the engine passes its address
-    if host != "127.0.0.1" or not port.isdigit() or _WATCH in {thread.name for thread in threading.enumerate()}:
-        return
-
-    def watch() -> None:
-        while True:
-            try:
-                socket.create_connection((host, int(port)), WATCH_INTERVAL).close()
-            except ConnectionRefusedError:
-                os._exit(1)
-            except OSError:  # a machine too busy to answer in time says nothing
-                pass
-            time.sleep(WATCH_INTERVAL)
-
-    threading.Thread(target=watch, name=_WATCH, daemon=True).start()

@@ -1,5 +1,6 @@
 """The app: one built uWSGI image, N replicas of it that listen on sockets in a shared volume, a canary beside them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from infra import containers, fingerprint
 from infra.images import BuiltImage
 from infra.layout import SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
+from infra.stored_image import StoredImage
 
 UWSGI = Path("uwsgi")  # relative to the project, as every path in the state
 STOP_MARGIN = 5  # seconds beyond the drain before a stop becomes a kill
@@ -66,13 +68,9 @@ class Replicas(pulumi.ComponentResource):
         super().__init__("uwsgi-nginx:index:Replicas", name, None, opts)
         self._settings, self._network = settings, network
         self.sockets = docker.Volume("sockets", opts=pulumi.ResourceOptions(parent=self))
-        image, content = self._image(settings)
-        self.stable = self._set("uwsgi", settings.replicas, image, content)
-        self.canary: ReplicaSet | None = None
-        if settings.canary.share is not None:
-            built = self._built("canary-image", settings.canary.app_folder or settings.app_folder)
-            self.canary = self._set("uwsgi-canary", settings.canary.replicas, built.digest, built.content)
-        self.register_outputs({"image": image, "names": [member["name"] for member in self.members]})
+        self.stable = self._stable()
+        self.canary = None if settings.canary.share is None else self._canary()
+        self.register_outputs({"image": self.stable.image, "names": [member["name"] for member in self.members]})
 
     @property
     def sets(self) -> list[ReplicaSet]:
@@ -89,18 +87,27 @@ class Replicas(pulumi.ComponentResource):
         """Those of all sets, see `ReplicaSet.members`."""
         return [member for replicas in self.sets for member in replicas.members]
 
-    def _image(self, settings: Settings) -> tuple[pulumi.Input[str], str]:
-        """Digest of the stable image, and what tells its content."""
+    def _stable(self) -> ReplicaSet:
+        settings = self._settings
         if settings.app_image:
-            return settings.app_image, settings.app_image
+            stored = StoredImage("app-image", settings.app_image, pulumi.ResourceOptions(parent=self))
+            return self._set("uwsgi", settings.replicas, settings.app_image, settings.app_image, stored)
         built = self._built("app-image", settings.app_folder)
-        return built.digest, built.content
+        return self._set("uwsgi", settings.replicas, built.digest, built.content)
+
+    def _canary(self) -> ReplicaSet:
+        canary = self._settings.canary
+        built = self._built("canary-image", canary.app_folder or self._settings.app_folder)
+        return self._set("uwsgi-canary", canary.replicas, built.digest, built.content)
 
     def _built(self, name: str, folder: str) -> BuiltImage:
         settings = self._settings
         arguments = {
             "PYTHON_IMAGE": settings.python_image,
             "UWSGI_INI": (UWSGI / "uwsgi.ini").read_text(),
+            "ENTRYPOINT_PY": (UWSGI / "entrypoint.py").read_text(),
+            "WSGI_PY": (UWSGI / "wsgi.py").read_text(),
+            "LIVE_RELOAD_PY": (UWSGI / "live_reload.py").read_text(),
             "HEALTHCHECK": (UWSGI / "healthcheck.py").read_text(),
             "UWSGI_APP": settings.app_module,
             "UWSGI_CALLABLE": settings.app_callable,
@@ -109,12 +116,16 @@ class Replicas(pulumi.ComponentResource):
         opts = pulumi.ResourceOptions(parent=self)
         return BuiltImage(name, settings.app_image_name, folder, UWSGI / "Dockerfile", arguments, opts)
 
-    def _set(self, prefix: str, count: int, image: pulumi.Input[str], content: str) -> ReplicaSet:
+    def _set(
+        self, prefix: str, count: int, image: pulumi.Input[str], content: str, *depends_on: pulumi.Resource
+    ) -> ReplicaSet:
         known_as = release(self._settings, content)
         names = [f"{prefix}-{number}" for number in range(1, count + 1)]
-        return ReplicaSet(image, known_as, [self._container(name, image, known_as) for name in names])
+        return ReplicaSet(image, known_as, [self._container(name, image, known_as, depends_on) for name in names])
 
-    def _container(self, name: str, image: pulumi.Input[str], release: str) -> docker.Container:
+    def _container(
+        self, name: str, image: pulumi.Input[str], release: str, depends_on: Sequence[pulumi.Resource]
+    ) -> docker.Container:
         settings = self._settings
         socket = f"{SOCKET_FOLDER}/{name}-{release}.sock"
         return docker.Container(
@@ -142,7 +153,7 @@ class Replicas(pulumi.ComponentResource):
             stop_signal="SIGTERM",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,
             **containers.hardening(settings.memory, tasks(settings)),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=False),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=False, depends_on=[*depends_on]),
         )
 
 
@@ -166,7 +177,8 @@ def release(settings: Settings, image_content: str) -> str:
 def tasks(settings: Settings) -> int:
     """Processes and threads that the replicas' user may have: enough for two releases of as many as a stack can have.
 
-    Not for as many as it has: then scaling would replace those that are there.
+    Not for as many as it has: then scaling, or a canary, would replace those that are there.
     """
     one = 8 + settings.uwsgi_processes * (settings.uwsgi_threads + 2)
-    return max(4096, 2 * MAX_REPLICAS * one)
+    most = 2 * MAX_REPLICAS  # with those of a canary
+    return max(4096, 2 * most * one)

@@ -14,10 +14,19 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-from infra.site import Port, Seconds, Site
+from infra import fingerprint, pages
+from infra.site import Canary, Port, Seconds, Site, as_texts
 
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
@@ -35,6 +44,7 @@ class Settings(Site):
     """The settings of one stack: its site, and what serves it. Read it with `Settings.load()`."""
 
     _secret_keys: frozenset[str] = PrivateAttr(default=frozenset())
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
 
     replicas: int = Field(
         default=2,
@@ -122,8 +132,12 @@ class Settings(Site):
     nginx_image_name: ImageReference = Field(
         default="uwsgi-nginx/nginx", description="Name of the built NGINX image, without a tag."
     )
+    exporter_image_name: ImageReference = Field(
+        default="uwsgi-nginx/exporter", description="Name of the built image of the metrics exporter, without a tag."
+    )
     python_image: ImageReference = Field(
-        default="python:3.13-slim", description="The Python image on which the app image is built."
+        default="python:3.13-slim",
+        description="The Python image on which those of the app and of the metrics exporter are built.",
     )
     nginx_image: ImageReference = Field(
         default="nginx:1.31", description="The NGINX image on which the load balancer is built (1.30 or newer)."
@@ -156,24 +170,30 @@ class Settings(Site):
             raise ValueError("should hold a requirements.txt (an empty one will do); it has none")
         return folder.as_posix()
 
+    @field_validator("canary")
+    @classmethod
+    def _canary_holds_an_app(cls, value: Canary) -> Canary:
+        if not value.app_folder:
+            return value
+        try:
+            return value.model_copy(update={"app_folder": cls._holds_an_app(value.app_folder)})
+        except ValueError as error:
+            raise ValueError(f"its appFolder {error}") from None
+
     @field_validator("error_pages")
     @classmethod
     def _holds_pages(cls, value: str) -> str:
-        if value and (Path(value).is_absolute() or not _is_folder(Path(value))):
+        if not value:
+            return value
+        if Path(value).is_absolute() or not _is_folder(Path(value)):
             raise ValueError("should be a folder, relative to the project's; there is none of that name")
+        pages.check(Path(value))
         return value
 
     @field_validator("environment", mode="before")
     @classmethod
     def _as_strings(cls, value: object) -> object:
-        """YAML reads `DEBUG: 1` and `DEBUG: true` as a number and a boolean; the environment knows strings alone."""
-        if not isinstance(value, dict):
-            return value
-        plain = {True: "true", False: "false"}
-        return {
-            name: plain[item] if isinstance(item, bool) else str(item) if isinstance(item, int | float) else item
-            for name, item in value.items()
-        }
+        return as_texts(value)
 
     @field_validator("environment")
     @classmethod
@@ -189,12 +209,79 @@ class Settings(Site):
                 raise ValueError(f"the value of {name} has a NUL character")
         return value
 
-    @field_validator("app_image_name", "nginx_image_name")
+    @field_validator("app_image_name", "nginx_image_name", "exporter_image_name")
     @classmethod
     def _has_no_tag(cls, value: str) -> str:
         if ":" in value.rsplit("/", 1)[-1] or "@" in value:
             raise ValueError("should have no tag: the stack tags each image with its content's fingerprint")
         return value
+
+    @model_validator(mode="after")
+    def _https_has_a_port_of_its_own(self) -> Self:
+        if not self.tls.enabled:
+            return self
+        if self.tls.port == self.port:
+            raise ValueError(f"tls.port is {self.tls.port}, as port is: HTTP and HTTPS need one each")
+        if self.publish == "host" and self.tls.port < 1024:
+            raise ValueError(
+                f"tls.port is {self.tls.port}, and publish is host: NGINX is not root, and cannot listen below 1024"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_a_port_of_their_own(self) -> Self:
+        taken = {self.port: "port", **({self.tls.port: "tls.port"} if self.tls.enabled else {})}
+        if self.metrics.enabled and self.metrics.port in taken:
+            raise ValueError(f"metrics.port is {self.metrics.port}, as {taken[self.metrics.port]} is: it needs another")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_of_replicas(self) -> Self:
+        known = [f"uwsgi-{number}" for number in range(1, self.replicas + 1)]
+        for name in self.balancing.weights:
+            if name not in known:
+                there = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
+                raise ValueError(f"balancing.weights has {name}, but replicas is {self.replicas}: {there}")
+        return self
+
+    @model_validator(mode="after")
+    def _canary_is_another_release(self) -> Self:
+        canary = self.canary
+        folder = Path(canary.app_folder or self.app_folder).resolve()
+        if canary.share is not None and not self.app_image and folder == Path(self.app_folder).resolve():
+            raise ValueError(
+                f"canary.share is {canary.share}, but the canary and the first release are both built from "
+                f"{self.app_folder}. Set appImage to the first one's image (`pulumi stack output image`), or "
+                "canary.appFolder to another folder"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _live_reload_has_one_folder(self) -> Self:
+        if self.live_reload and (self.app_image or self.canary.share is not None):
+            other = "appImage" if self.app_image else "canary.share"
+            raise ValueError(f"liveReload is on, and {other} is set: replicas that follow appFolder run nothing else")
+        return self
+
+    @model_validator(mode="after")
+    def _static_files_are_in_the_images(self) -> Self:
+        canary = self.canary
+        built = {self.app_folder} if not self.app_image else set()
+        if canary.share is not None:
+            built.add(canary.app_folder or self.app_folder)
+        for app in sorted(built) if self.static else ():
+            _look_for_static_files(Path(app), self.static)
+        return self
+
+    @property
+    def served_files(self) -> dict[str, str]:
+        """None with liveReload: they change while the app runs."""
+        return {} if self.live_reload else super().served_files
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is accepted, and will not stay so."""
+        return self._warnings
 
     def is_secret(self, key: str) -> bool:
         """Whether `key`, as written in the configuration, holds a secret anywhere inside."""
@@ -213,7 +300,10 @@ class Settings(Site):
         secret = {
             key for key in values if is_config_secret(prefix + key) or prefix + key in get_config_secret_keys_env()
         }
-        return cls.parse(values, secret)
+        settings = cls.parse(values, secret)
+        for warning in settings.warnings:
+            pulumi.log.warn(warning)
+        return settings
 
     @classmethod
     def parse(cls, values: dict[str, str], secret: set[str] | frozenset[str] = frozenset()) -> Self:
@@ -229,7 +319,35 @@ class Settings(Site):
             lines = [_in_words(cls, problem, secret) for problem in error.errors(include_url=False)]
             raise SettingsError("The configuration is refused, nothing was changed:\n  " + "\n  ".join(lines)) from None
         settings._secret_keys = frozenset(secret)
+        settings._check_passwords_are_secret()
+        return settings._with_certificate()
+
+    def _with_certificate(self) -> Self:
+        """With the texts of certificate and key, wherever they come from, checked."""
+        if not self.tls.model_fields_set:
+            return self
+        # What reads certificates takes a tenth of a second to import.
+        from infra.certificate import CertificateRefused, check
+
+        try:
+            checked = check(self.tls, key_is_secret=self.is_secret("tls"))
+        except CertificateRefused as refused:
+            raise SettingsError(
+                "The configuration is refused, nothing was changed:\n  " + "\n  ".join(refused.problems)
+            ) from None
+        texts = {"certificate": checked.certificate, "key": checked.key}
+        settings = self.model_copy(update={"tls": self.tls.model_copy(update=texts)})
+        settings._warnings = checked.warnings
         return settings
+
+    def _check_passwords_are_secret(self) -> None:
+        if self.basic_auth.in_clear and not self.is_secret("basicAuth"):
+            name = self.basic_auth.in_clear[0]
+            raise SettingsError(
+                "The configuration is refused, nothing was changed:\n"
+                f"  basicAuth.users.{name}: the password stands there for all to read. Set it with `pulumi config set "
+                f"--secret --path 'basicAuth.users[\"{name}\"]'`, or its hash, as `htpasswd -nB {name}` makes it."
+            )
 
 
 def keys(model: type[BaseModel] = Settings) -> dict[str, str]:
@@ -242,6 +360,18 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # a name too long, a folder above it that may not be read
         return False
+
+
+def _look_for_static_files(app: Path, folders: dict[str, str]) -> None:
+    seen = {Path(name) for name in fingerprint.files(app)}
+    for path, folder in folders.items():
+        what = f"static.{path} is {folder}, but"
+        if not _is_folder(app / folder):
+            raise ValueError(f"{what} {app} has no such folder")
+        if any((app / part).is_symlink() for part in (Path(folder), *Path(folder).parents[:-1])):
+            raise ValueError(f"{what} that is a link in {app}: name the folder that it leads to")
+        if not any(name.is_relative_to(folder) for name in seen):
+            raise ValueError(f"{what} {app}/.dockerignore keeps it out of the image")
 
 
 def _decoded(model: type[BaseModel], key: str, value: str) -> Any:
@@ -263,7 +393,9 @@ def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset
         near = difflib.get_close_matches(str(problem["loc"][-1]), siblings, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(siblings))}"
         return f"{key}: there is no such setting; {hint}"
-    value = "[secret]" if problem["loc"][0] in secret else _shortened(repr(problem["input"]))
+    hidden = problem["loc"][0] in secret or (field is not None and not field.repr)
+    hidden = hidden or "PRIVATE KEY" in str(problem["input"])  # in a place where none belongs
+    value = "[secret]" if hidden else _shortened(repr(problem["input"]))
     return f"{key}: {value} is not accepted: {_reason(problem)}. {field.description if field else ''}".rstrip()
 
 

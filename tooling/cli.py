@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         "reference": reference,
         "ps": ps,
         "logs": logs,
+        "certificate": certificate,
         "url": url,
         "env": env,
         "clean": clean,
@@ -92,6 +93,13 @@ def recover(name: str, rest: list[str]) -> int:
     return code or url(name, [])
 
 
+def certificate(name: str, rest: list[str]) -> int:
+    """Makes or renews a certificate for development, and sets the stack's configuration to it."""
+    bootstrap.ensure(ROOT, name)
+    command = [str(venv.python(ROOT)), "-m", "tooling.certificate", name, *rest]
+    return _call(command, stack.full_environment(ROOT, name))
+
+
 def url(name: str, rest: list[str]) -> int:
     """Prints the URL alone."""
     _needs_stack(name)
@@ -108,7 +116,7 @@ def env(name: str, rest: list[str]) -> int:
 
 
 def ps(name: str, rest: list[str]) -> int:
-    """The stack's containers, as Docker sees them."""
+    """The stack's containers: state, health, requests, image."""
     from tooling import containers
 
     _needs_stack(name)
@@ -117,10 +125,10 @@ def ps(name: str, rest: list[str]) -> int:
 
 def logs(name: str, rest: list[str]) -> int:
     """What the stack's containers have printed."""
-    from tooling import containers
+    from tooling import logs
 
     _needs_stack(name)
-    return containers.logs(ROOT, name, rest)
+    return logs.run(ROOT, name, rest)
 
 
 def lint(name: str, rest: list[str]) -> int:

@@ -13,10 +13,6 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 _PORT = r"(?P<address>\S*):(?P<port>\d+)"
 _PULUMI = 'eval "$(make -s env)"; pulumi'
-_BUILD = (
-    "docker build --file {recipe} --build-arg PYTHON_IMAGE=$(pulumi config get pythonImage) \\\n"
-    '  --build-arg UWSGI_INI="$(cat uwsgi/uwsgi.ini)" --build-arg HEALTHCHECK="$(cat uwsgi/healthcheck.py)" \\\n'
-)
 # Of one resource among the engine's diagnostics: as far as the next heading, which is less indented.
 _OF_IMAGE = r"docker:index:Image \({image}-image\):(?s:(?:(?!\n  \S).)*)"
 _STEP_FAILED = (
@@ -75,7 +71,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         rf"listen (?:tcp|udp)[46]? {_PORT}: bind: address already in use",
         port_todo := (
             "Port {port} is taken{holder}. Free it, or choose another one, then run this again:\n"
-            "{pulumi} config set port {free} --stack {stack}"
+            "{pulumi} config set port {free} --stack {stack}   (that of HTTPS: --path tls.port {free})"
         ),
     ),
     (rf"Bind for {_PORT}(?: failed: port is already allocated|: unexpected error)", port_todo),
@@ -105,9 +101,8 @@ HINTS: tuple[tuple[str, str], ...] = (
         _OF_IMAGE.format(image="app") + _STEP_FAILED,
         "This step of the app image's build failed, for the reason above it:\n{step}\n"
         "Mend that (requirements.txt, most often), then run this again. To try the build alone:\n"
-        + 'eval "$(make -s env)"\n'
-        + _BUILD.format(recipe="uwsgi/Dockerfile")
-        + "  $(pulumi config get appFolder)",
+        'eval "$(make -s env)"\ndocker build --file uwsgi/Dockerfile --target builder \\\n'
+        "  --build-arg PYTHON_IMAGE=$(pulumi config get pythonImage) $(pulumi config get appFolder)",
     ),
     (
         _OF_IMAGE.format(image="nginx") + _STEP_FAILED,

@@ -48,7 +48,14 @@ def pulumi_yaml(text: str) -> str:
         if _type(field) == "array":
             lines += ["    items:", "      type: string"]
         lines += [f"    default: {json.dumps(_default(field))}", "    description: >-"]
-        lines += textwrap.wrap(str(field.description), width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        # Not at hyphens: YAML would read the line's end as a space in a name.
+        lines += textwrap.wrap(
+            str(field.description),
+            width=110,
+            initial_indent=" " * 6,
+            subsequent_indent=" " * 6,
+            break_on_hyphens=False,
+        )
     return head + "\n".join(lines) + "\n"
 
 

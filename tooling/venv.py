@@ -9,7 +9,7 @@ from pathlib import Path
 from tooling import console, debian, files
 from tooling.console import Exited, Failure, Step, step
 
-REQUIREMENTS = ("requirements-dev.txt", "requirements.txt", "app/requirements.txt")
+REQUIREMENTS = ("requirements-dev.txt", "requirements.txt", "app/requirements.txt", "exporter/requirements.txt")
 _STAMP = ".uwsgi-nginx-stamp"
 
 

@@ -1,6 +1,7 @@
 """A load that counts every request: loopback only, bounded in clients and time."""
 
 import http.client
+import ssl
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ class Load:
         keep_alive: clients that send all their requests over one connection.
         fresh: clients that open a connection each time.
         slow: clients that keep a three-second request in flight.
+        context: with it they come by HTTPS.
     """
 
     port: int
@@ -36,6 +38,7 @@ class Load:
     slow: int = 3
     pause: float = PAUSE
     fresh_pause: float = FRESH_PAUSE
+    context: ssl.SSLContext | None = None
     sent: int = 0
     longest: float = 0.0
     failures: list[str] = field(default_factory=list)
@@ -109,6 +112,8 @@ class Load:
         return not problem
 
     def _connection(self) -> http.client.HTTPConnection:
+        if self.context:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT, context=self.context)
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT)
 
     def _keep_alive(self) -> None:

@@ -26,7 +26,7 @@ from tooling.stack import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "uwsgi-nginx"
-COPIED = ("__main__.py", "Pulumi.yaml", "infra", "app", "nginx", "uwsgi")
+COPIED = ("__main__.py", "Pulumi.yaml", "infra", "app", "nginx", "uwsgi", "exporter")
 COMMAND_TIMEOUT = 420  # seconds; a build with cold caches is part of the first `up`
 REQUEST_TIMEOUT = 15  # seconds
 
@@ -80,7 +80,10 @@ class Stack:
         }
         self.pulumi("stack", "init", self.name)
         # Images of their own, so that a test neither takes nor removes those of another stack.
-        settings = {"port": str(self.port), "appImageName": f"{self.name}/app", "nginxImageName": f"{self.name}/nginx"}
+        settings = {
+            "port": str(self.port),
+            **{f"{image}ImageName": f"{self.name}/{image}" for image in ("app", "nginx", "exporter")},
+        }
         self.configure(**settings, **base_images.settings(ROOT))
         if docker_host:
             self.configure(**{"docker:host": docker_host})

@@ -275,8 +275,9 @@ def reached(site: Stack, path: str) -> list[str]:
         texts = [replica.logs(since=since).decode(errors="replace") for replica in replicas]
         return texts if all(marker in text for text in texts) else []
 
-    lines = "".join(eventually(logs, 10, "a marker in every log")).splitlines()
-    return [line.removeprefix("SEEN ") for line in lines if line.startswith("SEEN ") and path in line]
+    lines = "".join(eventually(logs, 10, "a marker in every log")).rstrip("\n").split("\n")
+    messages = [json.loads(line).get("message", "") for line in lines]
+    return [message.removeprefix("SEEN ") for message in messages if message.startswith("SEEN ") and path in message]
 
 
 def seen(site: Stack, data: bytes) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def assert_in_the_declared_state(stack: Stack, name: str, *, previous: set[str] 
     assert not list((stack.folder.parent / "state").glob(".pulumi/locks/**/*.json")), "unlocked"
     current = stack.outputs()["release"]
     declared = {f"uwsgi-{number}-{current}.sock" for number in (1, 2)}
-    sockets = set(stack.run_in(stack.nginx, "ls /run/uwsgi")[1].split())
+    sockets = set(stack.run_in(stack.nginx, "ls /run/uwsgi | grep -v -e members -e '[.]stats$'")[1].split())
     older = {f"uwsgi-{number}-{before}.sock" for number in (1, 2) for before in previous or ()}
     assert declared <= sockets <= declared | older
     assert stack.run_in(stack.nginx, "ls /run/nginx | grep probe")[1] == ""

@@ -44,6 +44,7 @@ class Bench:
         self.write("requirements.txt", "pulumi==3.272.0\npulumi-docker==5.2.0\n")
         self.write("requirements-dev.txt", "-r requirements.txt\n")
         self.write("app/requirements.txt", "flask==3.1.3\n")
+        self.write("exporter/requirements.txt", "prometheus_client==0.26.0\n")
 
     def write(self, name: str, text: str) -> Path:
         """A file in the clone."""

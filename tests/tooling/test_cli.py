@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -12,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.tooling.conftest import Bench
-from tooling import bootstrap, cli, containers, machine, stack
-from tooling.console import Failure
+from tooling import bootstrap, cli, machine
 from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
     *("up", "preview", "refresh", "destroy", "recover", "test", "reliability"),
-    *("unit", "lint", "format", "reference", "ps", "logs", "url", "env", "clean"),
+    *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
 }
 
 
@@ -114,7 +112,7 @@ def test_clean_removes_what_the_tooling_made_and_nothing_else(clone: Bench) -> N
     clone.write(".venv/x", "")
     assert cli.main(["clean", "dev"]) == 0
     left = {path.name for path in clone.root.iterdir()}
-    assert left == {"Pulumi.yaml", "requirements.txt", "requirements-dev.txt", "app"}
+    assert left == {"Pulumi.yaml", "requirements.txt", "requirements-dev.txt", "app", "exporter"}
 
 
 def test_the_live_tests_do_not_run_after_a_lint_that_failed(
@@ -142,30 +140,3 @@ def test_a_failing_step_is_told_in_words_and_without_a_traceback(tmp_path: Path)
     assert "What to do:" in said.stderr
     assert "Traceback" not in said.stderr
     assert said.stdout == ""
-
-
-def test_containers_are_those_of_the_state_that_stay() -> None:
-    urn = "urn:pulumi:dev::uwsgi-nginx::docker:index/container:Container::"
-    resources = [
-        {"type": "docker:index/container:Container", "urn": f"{urn}uwsgi-1", "id": "a"},
-        {"type": "docker:index/container:Container", "urn": f"{urn}uwsgi-1", "id": "old", "delete": True},
-        {"type": "docker:index/network:Network", "urn": "x::net", "id": "n"},
-    ]
-    assert containers.in_state({"deployment": {"resources": resources}}) == {"uwsgi-1": "a"}
-    assert containers.in_state({"deployment": None}) == {}
-
-
-def test_logs_say_which_container_speaks(up_and_running: Bench, capfd: pytest.CaptureFixture[str]) -> None:
-    urn = "urn:pulumi:dev::uwsgi-nginx::docker:index/container:Container::"
-    resources = [{"type": containers._CONTAINER, "urn": f"{urn}{name}", "id": name} for name in ("nginx", "uwsgi-1")]
-    state = json.dumps({"deployment": {"resources": resources}})
-    up_and_running.fake("pulumi", f"echo '{state}'")
-    up_and_running.fake("docker", 'for last; do :; done; echo "hello from $last"')
-    assert cli.main(["logs", "dev"]) == 0
-    assert capfd.readouterr().out.splitlines() == ["nginx   | hello from nginx", "uwsgi-1 | hello from uwsgi-1"]
-
-
-def test_a_state_that_cannot_be_read_is_told_in_words(up_and_running: Bench) -> None:
-    up_and_running.fake("pulumi", "echo incorrect passphrase >&2; exit 1")
-    with pytest.raises(Failure, match="incorrect passphrase"):
-        containers.of_stack(up_and_running.root, stack.DEV)

@@ -9,7 +9,7 @@ import io
 import re
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -201,6 +201,7 @@ class FakeMachine:
         takes_over: whether the master applies a new configuration.
         drain: seconds that old workers stay.
         fail_at: number of the call to the daemon, from 0, that raises `failure`.
+        archives: what is read out of containers, by `NAME:PATH`: tars, in pieces.
     """
 
     root: Path
@@ -215,6 +216,7 @@ class FakeMachine:
     drain: float = 1.0
     fail_at: int | None = None
     failure: Exception = field(default_factory=lambda: api_error(500, "the daemon is out of order"))
+    archives: dict[str, Iterable[bytes]] = field(default_factory=dict)
     calls: int = 0
 
     def __post_init__(self) -> None:
@@ -290,11 +292,12 @@ class FakeMachine:
         self._look_what_changed()
         return done.returncode, done.stdout.replace(str(self.root).encode(), b"")
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes | Iterable[bytes]) -> None:
         target = self.root / path.lstrip("/")
         if not target.is_dir():
             raise NotFound(f"no such folder: {path}")
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
             self.put_members = {member.name: member for member in tar}
             tar.extractall(target, filter="data")
         self.say("put")
@@ -422,7 +425,14 @@ class _Container:
             raise api_error(409, f"Container {self.id} is not running")
         return ExecResult(*self._machine.run(cmd[2]))
 
-    def put_archive(self, path: str, data: bytes) -> bool:
+    def get_archive(self, path: str, chunk_size: int) -> tuple[Iterator[bytes], dict[str, Any]]:
+        self._machine.call()
+        pieces = self._machine.archives.get(f"{self._replica.name}:{path}")
+        if pieces is None:
+            raise NotFound(f"Could not find the file {path} in container {self._replica.name}")
+        return iter(pieces), {"name": path.rsplit("/", 1)[-1]}
+
+    def put_archive(self, path: str, data: bytes | Iterable[bytes]) -> bool:
         assert self._replica is self._machine.nginx
         self._machine.call()
         self._machine.put(path, data)

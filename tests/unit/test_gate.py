@@ -493,6 +493,22 @@ def test_sockets_in_use_are_kept_and_stale_ones_are_removed(machine: FakeMachine
     assert not kept & {"uwsgi-1-stale.sock", "uwsgi-9-stale.sock.starting", "stopped.sock", "elsewhere.sock"}
 
 
+def test_the_exporter_is_told_which_sockets_are_asked(machine: FakeMachine) -> None:
+    Gate(machine.client()).let_pass(rollout())
+    assert (machine.sockets / "members").read_text() == "uwsgi-1-new.sock\nuwsgi-2-new.sock\n"
+    Gate(machine.client()).let_pass(rollout(count=1))
+    assert (machine.sockets / "members").read_text() == "uwsgi-1-new.sock\n"
+    assert not (machine.sockets / "members.next").exists()
+
+
+def test_who_is_asked_does_not_change_with_a_release_that_is_refused(machine: FakeMachine) -> None:
+    Gate(machine.client()).let_pass(rollout())
+    machine.test_error = "nginx: [emerg] no"
+    with pytest.raises(Refused):
+        Gate(machine.client()).let_pass(rollout(count=1))
+    assert "uwsgi-2-new.sock" in (machine.sockets / "members").read_text()
+
+
 def test_configurations_not_in_force_are_removed_but_for_the_first_one(machine: FakeMachine) -> None:
     Gate(machine.client()).let_pass(rollout())
     other = rollout(count=1)

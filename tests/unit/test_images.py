@@ -1,6 +1,7 @@
 """What the images' sources hold: the options that uWSGI needs for this design, the promises of the Dockerfiles."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,9 @@ def last_stage(dockerfile: Path) -> list[tuple[str, str]]:
         ("master", "true"),
         ("single-interpreter", "true"),
         ("enable-threads", "true"),
+        ("wsgi-file", "/usr/local/bin/wsgi.py"),
+        ("callable", "application"),
+        ("stats", "$(REPLICA_SOCKET).stats"),
         ("hook-master-start", "unix_signal:15 gracefully_kill_them_all"),
     ],
 )
@@ -56,7 +60,19 @@ def test_uwsgi_is_told_once(options: list[tuple[str, str]], option: str, value: 
 def test_uwsgi_binds_another_name_and_takes_the_socket_over_when_it_accepts(options: list[tuple[str, str]]) -> None:
     assert ("socket", "$(REPLICA_SOCKET).starting") in options
     (hook,) = [value for name, value in options if name == "hook-accepting1-once"]
-    assert hook == 'exec:mv -f "$(REPLICA_SOCKET).starting" "$(REPLICA_SOCKET)"'
+    assert hook.endswith('mv -f "$(REPLICA_SOCKET).starting" "$(REPLICA_SOCKET)"')
+
+
+@pytest.mark.parametrize(("reloads", "renames"), [("0", True), ("1", False)])
+def test_a_reload_finds_nothing_to_rename(
+    options: list[tuple[str, str]], tmp_path: Path, reloads: str, renames: bool
+) -> None:
+    (hook,) = [value for name, value in options if name == "hook-accepting1-once"]
+    script = hook.removeprefix("exec:").replace("$(REPLICA_SOCKET)", str(tmp_path / "socket"))
+    (tmp_path / "socket.starting").touch()
+    # uWSGI counts them in this variable, and dies where the hook fails.
+    subprocess.run(["sh", "-c", script], env={"PATH": "/usr/bin:/bin", "UWSGI_RELOADS": reloads}, check=True)
+    assert (tmp_path / "socket").exists() == renames
 
 
 def test_uwsgi_listens_on_the_socket_in_a_stack_and_on_http_by_hand(options: list[tuple[str, str]]) -> None:
@@ -68,17 +84,21 @@ def test_uwsgi_listens_on_the_socket_in_a_stack_and_on_http_by_hand(options: lis
         elif name == "endif":
             assert condition
             condition = ""
-        elif name in ("socket", "chmod-socket", "http-socket"):
+        elif name in ("socket", "chmod-socket", "http-socket", "stats", "stats-http"):
             inside[name] = condition
     assert not condition, "a condition without its end"
     assert inside == {
         "socket": "if-env REPLICA_SOCKET",
         "chmod-socket": "if-env REPLICA_SOCKET",
+        "stats": "if-env REPLICA_SOCKET",
+        "stats-http": "if-env REPLICA_SOCKET",
         "http-socket": "if-not-env REPLICA_SOCKET",
     }
 
 
-@pytest.mark.parametrize("option", ["vacuum", "die-on-term", "lazy-apps", "daemonize", "lazy", "uid", "gid"])
+@pytest.mark.parametrize(
+    "option", ["vacuum", "die-on-term", "lazy-apps", "daemonize", "lazy", "uid", "gid", "log-master", "py-autoreload"]
+)
 def test_uwsgi_is_not_told_what_breaks_the_design(options: list[tuple[str, str]], option: str) -> None:
     assert option not in [name for name, _ in options]
 
@@ -91,13 +111,30 @@ def test_the_program_and_uwsgi_agree_on_the_variable_with_the_socket() -> None:
     assert f"$({layout.SOCKET_VARIABLE})" in Path("uwsgi/uwsgi.ini").read_text()
 
 
-@pytest.mark.parametrize("file", ["uwsgi/uwsgi.ini", "uwsgi/healthcheck.py"])
+HANDED_OVER = {
+    "UWSGI_INI": "uwsgi.ini",
+    "ENTRYPOINT_PY": "entrypoint.py",
+    "WSGI_PY": "wsgi.py",
+    "LIVE_RELOAD_PY": "live_reload.py",
+    "HEALTHCHECK": "healthcheck.py",
+}
+
+
+@pytest.mark.parametrize("file", HANDED_OVER.values())
 def test_a_file_handed_over_as_build_argument_survives_it(file: str) -> None:
-    content = Path(file).read_bytes()
+    content = Path("uwsgi", file).read_bytes()
     assert content
     assert b"\0" not in content
     assert b"\r" not in content
     assert len(content) < 100_000, "an argument of execve is at most 128 KiB"
+
+
+def test_every_file_is_handed_over_and_written_into_the_image() -> None:
+    assert {path.name for path in Path("uwsgi").glob("*.*")} == set(HANDED_OVER.values())
+    (written,) = [value for name, value in last_stage(DOCKERFILES["uwsgi"]) if name == "RUN" and "printf" in value]
+    for argument, file in HANDED_OVER.items():
+        assert ("ARG", argument) in last_stage(DOCKERFILES["uwsgi"])
+        assert re.search(rf"printf '%s' \"\${{{argument}:\?}}\" > (/etc/)?{re.escape(file)}( |$)", written)
 
 
 # Dockerfiles
@@ -122,6 +159,12 @@ def test_the_app_image_leaves_the_compiler_behind() -> None:
     stage = last_stage(DOCKERFILES["uwsgi"])
     assert len([name for name, _ in instructions(DOCKERFILES["uwsgi"]) if name == "FROM"]) == 2
     assert [value for name, value in stage if name == "RUN" and ("gcc" in value or "apt-get" in value)] == []
+
+
+def test_uwsgi_is_built_with_web_sockets_and_is_seen_to_start_without_what_it_was_built_with() -> None:
+    builder = DOCKERFILES["uwsgi"].read_text().partition("\nFROM ${PYTHON_IMAGE}\n")[0]
+    assert "libssl-dev" in builder
+    assert [value for name, value in last_stage(DOCKERFILES["uwsgi"]) if "/opt/venv/bin/uwsgi --version" in value]
 
 
 def test_the_app_image_serves_by_hand_with_the_arguments_of_the_original_project() -> None:

@@ -61,6 +61,10 @@ class Block:
         (block,) = [d["block"] for d in self._directives if (d["directive"], d["args"]) == (name, list(args))]
         return Block(block)
 
+    def directives(self) -> list[tuple[str, list[str]]]:
+        """Names and arguments in order, without those inside of blocks."""
+        return [(directive["directive"], directive["args"]) for directive in self._directives]
+
     def names(self) -> Iterator[str]:
         for directive in self._directives:
             yield directive["directive"]
@@ -70,6 +74,7 @@ class Block:
 def parse(folder: Path, included: Mapping[str, str], configuration: str = CONFIGURATION) -> Block:
     (folder / "nginx.conf").write_text(configuration)
     for name, text in included.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     payload = crossplane.parse(str(folder / "nginx.conf"), strict=False, combine=True)
     assert (payload["status"], payload["errors"]) == ("ok", [])
@@ -84,7 +89,7 @@ def parse(folder: Path, included: Mapping[str, str], configuration: str = CONFIG
     [
         ("nginx.conf", CONFIGURATION),
         ("nginx-behind-proxies.conf", BEHIND_PROXIES),
-        *((name, text) for name, text in INCLUDED["live"].items()),
+        *((name, text) for name, text in INCLUDED["live"].items() if not name.startswith("pages/")),
         *((f"probe-{name}", text) for name, text in INCLUDED["probe"].items()),
     ],
 )
@@ -278,13 +283,14 @@ def test_no_location_drops_the_parameters_by_setting_its_own(parsed: Block) -> N
 def test_the_live_instance_listens_on_the_port_and_knows_no_probe(tmp_path: Path) -> None:
     server = parse(tmp_path, INCLUDED["live"]).block("http").block("server")
     assert server.all("listen") == [[str(layout.PORT)]]
-    assert server.all("location") == [["/"]]
+    assert server.all("location") == [["^~", "/.pages/"], ["/"]]
 
 
 def test_the_probe_listens_on_a_socket_only_and_asks_each_replica_by_its_name(tmp_path: Path) -> None:
     server = parse(tmp_path, INCLUDED["probe"]).block("http").block("server")
     assert server.all("listen") == [[f"unix:{layout.PROBE_SOCKET}"]]
-    assert server.all("location") == [*(["^~", f"/.probe/{replica.name}/"] for replica in REPLICAS), ["/"]]
+    probed = [["^~", f"/.probe/{replica.name}/"] for replica in REPLICAS]
+    assert server.all("location") == [*probed, ["^~", "/.pages/"], ["/"]]
     for replica in REPLICAS:
         location = server.block("location", "^~", f"/.probe/{replica.name}/")
         assert location.one("uwsgi_pass") == [f"unix:{replica.socket}"]
@@ -370,10 +376,10 @@ def test_a_path_has_the_rules_of_those_above_it_unless_it_has_its_own() -> None:
     assert [(found[path].auth, found[path].methods, found[path].burst) for path in found] == [
         ("basic", (), 3),
         ("basic", (), 3),
-        ("basic", ("GET",), 3),
+        ("basic", ("GET", "HEAD"), 3),
         ("none", (), 3),
     ]
-    assert found["/a/b/files"].static == "static"
+    assert [location.path for location in found.values() if location.static] == ["/a/b/files"]
 
 
 # Templates

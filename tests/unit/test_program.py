@@ -71,6 +71,7 @@ def test_a_stack_is_exactly_these_resources(program: Program, count: int) -> Non
         "load-balancer": "uwsgi-nginx:index:LoadBalancer",
         "nginx-image": "docker:index/image:Image",
         "nginx-live": "docker:index/volume:Volume",
+        "metrics": "docker:index/volume:Volume",
         "nginx-8080": "docker:index/container:Container",
         "release": "pulumi-python:dynamic:Release",
     }
@@ -84,7 +85,7 @@ def test_each_part_belongs_to_its_component(program: Program, count: int) -> Non
     parents = {name: resource.parent for name, resource in program.resources.items() if resource.parent}
     assert parents == {
         **dict.fromkeys(["app-image", "sockets", *names(count)], "replicas"),
-        **dict.fromkeys(["nginx-image", "nginx-live", "nginx-8080"], "load-balancer"),
+        **dict.fromkeys(["nginx-image", "nginx-live", "metrics", "nginx-8080"], "load-balancer"),
     }
 
 
@@ -195,7 +196,8 @@ def test_the_gate_comes_after_nginx_and_all_replicas_so_that_their_predecessors_
 def test_nginx_comes_after_the_replicas_so_that_its_predecessor_drains_before_theirs_go(
     program: Program, count: int
 ) -> None:
-    assert program["nginx-8080"].dependencies == {"network", "nginx-image", "nginx-live", "sockets", *names(count)}
+    volumes = {"nginx-live", "metrics", "sockets"}
+    assert program["nginx-8080"].dependencies == {"network", "nginx-image", *volumes, *names(count)}
 
 
 def test_containers_run_the_digest_of_the_image_not_its_tag() -> None:
@@ -353,7 +355,7 @@ def test_replicas_and_nginx_share_the_socket_volume_and_nginx_alone_keeps_its_co
     assert {name: mounts(replica) for name, replica in program.replicas.items()} == {
         name: {"/run/uwsgi": sockets} for name in names(count)
     }
-    assert set(mounts(program["nginx-8080"])) == {"/run/uwsgi", "/etc/nginx/live"}
+    assert set(mounts(program["nginx-8080"])) == {"/run/uwsgi", "/etc/nginx/live", "/run/metrics"}
 
 
 # Hardening
@@ -512,6 +514,9 @@ def test_the_app_image_is_built_from_the_app_folder_with_the_settings() -> None:
         "UWSGI_CALLABLE": "c",
         "IMPORT_CHECK": "false",
         "UWSGI_INI": Path("uwsgi/uwsgi.ini").read_text(),
+        "ENTRYPOINT_PY": Path("uwsgi/entrypoint.py").read_text(),
+        "WSGI_PY": Path("uwsgi/wsgi.py").read_text(),
+        "LIVE_RELOAD_PY": Path("uwsgi/live_reload.py").read_text(),
         "HEALTHCHECK": Path("uwsgi/healthcheck.py").read_text(),
     }
 
@@ -659,7 +664,7 @@ def test_two_stacks_share_no_physical_name() -> None:
     mine, yours = (
         {*strings(p["uwsgi-1"].inputs["volumes"]), *strings(p["nginx-8080"].inputs["volumes"])} for p in (one, other)
     )
-    assert mine & yours == {"containerPath", "volumeName", "/run/uwsgi", "/etc/nginx/live"}
+    assert mine & yours == {"containerPath", "volumeName", "/run/uwsgi", "/etc/nginx/live", "/run/metrics"}
 
 
 def test_the_engine_names_things_by_project_and_stack() -> None:

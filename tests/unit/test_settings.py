@@ -60,6 +60,7 @@ DEFAULTS = {
     "nginxMemory": 256,
     "appImageName": "uwsgi-nginx/app",
     "nginxImageName": "uwsgi-nginx/nginx",
+    "exporterImageName": "uwsgi-nginx/exporter",
     "pythonImage": "python:3.13-slim",
     "nginxImage": "nginx:1.31",
 }
@@ -77,7 +78,7 @@ RANGES = {
     "memory": (32, 1048576),
     "nginxMemory": (32, 1048576),
 }
-IMAGES = ["appImageName", "nginxImageName", "pythonImage", "nginxImage"]
+IMAGES = ["appImageName", "nginxImageName", "exporterImageName", "pythonImage", "nginxImage"]
 
 # Key, value, and what the message must say of what is accepted.
 BAD = [
@@ -98,12 +99,45 @@ BAD = [
     ),
     *((key, value, "valid dictionary") for key in ("paths", "static", "headers") for value in ("", "[]", "on")),
     ("errorPages", "no-such-folder", "should be a folder"),
+    ("errorPages", "/tmp", "relative to the project"),
+    ("errorPages", "app", "which is no page; known are 413.html"),
+    *(
+        ("static", json.dumps({"/static": folder}), "should be a folder inside the app's")
+        for folder in ("", ".", "..", "/etc", "../nginx", "static/../..", "a\\b", "a\nb", "a\0b")
+    ),
+    ("static", '{"/static": 1}', "valid string"),
+    ("static", '{"static": "static"}', "match pattern"),
+    ("static", '{"/a": "a", "/a/": "b"}', "once"),
     ("tls", '{"port": 0}', "greater than or equal to 1"),
     ("tls", '{"minVersion": "1.1"}', "'1.2' or '1.3'"),
+    *(("tls", json.dumps({"hosts": [host]}), "the name of a host") for host in ("", "a b", "https://a", "a:443")),
     ("cache", '{"size": 0}', "greater than or equal to 1"),
+    ("headers", '{"X Y": "1"}', "'X Y' is no header's name"),
+    ("headers", '{"Content-Length": "1"}', "the header Content-Length is of one answer"),
+    ("headers", '{"Connection": "close"}', "the header Connection is of one connection"),
+    ("headers", '{"X-Team": "a\\nb"}', "the value of X-Team should have printable ASCII characters alone"),
+    ("headers", '{"X-Team": "1", "x-team": "2"}', "a header once"),
     ("paths", '{"/a": {"auth": "pam"}}', "'none', 'basic' or 'request'"),
     ("paths", '{"/a": {"methods": ["get"]}}', "'GET'"),
     ("paths", '{"/a": {"allow": ["localhost"]}}', "is neither an address nor a network"),
+    ("paths", '{"/a": {"deny": ["::ffff:10.0.0.0/104"]}}', "IPv4 one that it has inside"),
+    *(
+        ("paths", json.dumps({"/a": {key: value}}), reason)
+        for key in ("requestsPerSecond", "burst", "connections")
+        for value, reason in ((-1, "greater than or equal to 0"), (100001, "less than or equal to 100000"))
+    ),
+    *(("basicAuth", json.dumps({"realm": realm}), "match pattern") for realm in ("", 'a"b', "a\nb", "$realm", "ä")),
+    ("basicAuth", '{"realm": "off"}', "turns the question off"),
+    ("basicAuth", '{"users": {"a:b": "long enough"}}', "is no user's name"),
+    ("basicAuth", '{"users": {"eve": 1234567}}', "less than 8 characters"),
+    ("basicAuth", '{"users": {"eve": ["long enough"]}}', "valid string"),
+    *(
+        ("authRequest", json.dumps({key: value}), "match pattern")
+        for key in ("endpoint", "signIn")
+        for value in ("check", "/a b", "/a;", "/$a", "/a#b", '/"', "ftp://a.example", "http://", "http://a b/", "/a\\b")
+    ),
+    *(("authRequest", json.dumps({"userHeader": name}), "match pattern") for name in ("", "Host", "X_User", "Cookie")),
+    ("authRequest", '{"userHeader": "X-Forwarded-For"}', "says nothing else"),
     *(
         ("paths", json.dumps({path: {}}), "match pattern")
         for path in ("", "a", "/a b", "/a{", "/a;", "/$a", "//", "/%41")
@@ -111,6 +145,12 @@ BAD = [
     ("paths", '{"/a": {}, "/a/": {}}', "once"),
     ("balancing", '{"method": "random"}', "'roundRobin'"),
     ("canary", '{"share": 101}', "less than or equal to 100"),
+    ("canary", '{"assign": "user"}', "'request' or 'client'"),
+    ("canary", '{"header": "X Canary"}', "match pattern"),
+    ("canary", '{"appFolder": "no-such-folder"}', "its appFolder should be a folder"),
+    ("canary", '{"appFolder": "/srv/app"}', "its appFolder should be relative"),
+    ("canary", '{"appFolder": "nginx"}', "requirements.txt"),
+    ("balancing", '{"weights": {"uwsgi-1": 0}}', "greater than or equal to 1"),
     ("metrics", '{"port": 65536}', "less than or equal to 65535"),
     ("maintenance", '{"allow": ["me"]}', "is neither an address nor a network"),
     ("appFolder", "/srv/app", "relative to the project"),
@@ -273,6 +313,32 @@ def test_an_unknown_key_inside_another_is_refused_with_the_one_that_was_meant() 
     message = refusal({"paths": json.dumps({"/a": {"method": ["GET"]}}), "tls": json.dumps({"hsst": 1})})
     assert "  paths./a.method: there is no such setting; did you mean methods?" in message
     assert "  tls.hsst: there is no such setting; did you mean hsts?" in message
+
+
+def test_passwords_in_clear_are_refused_where_they_are_no_secret_and_are_not_repeated() -> None:
+    hashed = "$2y$05$VjnFmPMHgSdVC.KfMnhfI.JQ4zH1jZ/OTatYS35C6KMCup/tCeVJe"
+    values = {"basicAuth": json.dumps({"users": {"bob": hashed, "eve@shop.example": SECRET}})}
+    message = refusal(values)
+    assert "basicAuth.users.eve@shop.example" in message
+    assert "pulumi config set --secret --path 'basicAuth.users[\"eve@shop.example\"]'" in message
+    assert "htpasswd -nB eve@shop.example" in message
+    assert SECRET not in message
+    assert Settings.parse(values, {"basicAuth"}).basic_auth.users["eve@shop.example"] == SECRET
+    assert Settings.parse({"basicAuth": json.dumps({"users": {"bob": hashed}})}).basic_auth.users == {"bob": hashed}
+
+
+@pytest.mark.parametrize(
+    "users", [{"a:b": SECRET}, {"eve": [SECRET]}, {"eve": SECRET, "bob": "short"}, [SECRET], SECRET]
+)
+def test_a_refusal_of_users_repeats_no_password_even_if_it_is_no_secret(users: object) -> None:
+    message = refusal({"basicAuth": json.dumps({"users": users})})
+    assert "basicAuth.users" in message
+    assert SECRET not in message
+
+
+def test_a_password_of_digits_is_text() -> None:
+    users = Settings.parse({"basicAuth": '{"users": {"eve": 1234567890}}'}, {"basicAuth"}).basic_auth.users
+    assert users == {"eve": "1234567890"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,217 @@
+"""`uwsgi/entrypoint.py` around real commands."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path("uwsgi/entrypoint.py")
+TIMEOUT = 20  # seconds
+
+
+@contextmanager
+def running(*command: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """The entrypoint, as the image has it, with another command in uWSGI's place."""
+    process = subprocess.Popen(
+        [sys.executable, "-IS", str(SCRIPT), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # What the end of a container ends.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def python(script: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", script
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, list[dict[str, Any]]]:
+    """Exit code, and what was said."""
+    output, _ = process.communicate(timeout=TIMEOUT)
+    lines = output.split("\n")
+    assert lines.pop() == ""
+    return process.returncode, [json.loads(line) for line in lines]
+
+
+def said(script: str, **environment: str) -> list[dict[str, Any]]:
+    with running(*python(script), **environment) as process:
+        return ended(process)[1]
+
+
+def messages(script: str) -> list[str]:
+    return [record["message"] for record in said(script)]
+
+
+def printing(*data: bytes) -> str:
+    return f"import os\nfor data in {data!r}: os.write(1, data)"
+
+
+def test_each_line_is_an_object_with_the_keys_of_the_access_log() -> None:
+    (record,) = said("print('hello')")
+    assert list(record) == ["time", "source", "replica", "message"]
+    assert (record["source"], record["replica"], record["message"]) == ("uwsgi", os.uname().nodename, "hello")
+
+
+@pytest.mark.parametrize(("zone", "offset"), [("UTC", "+00:00"), ("<+0530>-5:30", "+05:30"), ("<-03>3", "-03:00")])
+def test_the_time_is_written_as_nginx_writes_it(zone: str, offset: str) -> None:
+    (record,) = said("print('hello')", TZ=zone)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", record["time"])
+    assert record["time"].endswith(offset)
+
+
+def test_what_both_outputs_say_comes_in_its_order() -> None:
+    assert messages("import os\nfor i in range(100): os.write(1 + i % 2, b'%d\\n' % i)") == [str(i) for i in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'say "it"\\now', 'say "it"\\now'),
+        (b"\x1b[31mred\x00\x01\x7f", "\x1b[31mred\x00\x01\x7f"),
+        ("grün \u2028 \U0001f600".encode(), "grün \u2028 \U0001f600"),
+        (b"latin-1 gr\xfcn", r"latin-1 gr\xfcn"),
+        (b"  indented, as tracebacks are  ", "  indented, as tracebacks are"),
+        (b"windows\r", "windows"),
+        (b'{"already": "JSON"}', '{"already": "JSON"}'),
+    ],
+)
+def test_whatever_is_said_survives(data: bytes, message: str) -> None:
+    assert messages(printing(data + b"\n")) == [message]
+
+
+def test_lines_that_say_nothing_are_left_out() -> None:
+    assert messages(printing(b"\n\none\n  \ntwo\n")) == ["one", "two"]
+
+
+def test_a_line_may_come_in_pieces() -> None:
+    assert messages(printing(b"on", b"e\ntw", b"o\nth", b"\xc3", b"\xbc", b"\n")) == ["one", "two", "thü"]
+
+
+def test_a_line_without_an_end_is_not_kept_back_for_ever() -> None:
+    long = messages("import os\nfor _ in range(200): os.write(1, b'x' * 1000)")
+    assert len(long) > 1
+    assert "".join(long) == "x" * 200_000
+
+
+def test_a_traceback_is_a_line_each() -> None:
+    lines = messages("raise ValueError('boom')")
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: boom"
+
+
+@pytest.mark.parametrize(
+    "death", ["os._exit(1)", "os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGSEGV)"]
+)
+def test_last_words_are_not_lost(death: str) -> None:
+    script = f"import os, signal\nos.write(1, b'a line\\nand half a ')\nos.write(2, b'one')\n{death}"
+    assert messages(script) == ["a line", "and half a one"]
+
+
+def test_a_pipe_full_of_last_words_is_not_lost() -> None:
+    lines = [f"{number:099}" for number in range(600)]
+    text = "".join(f"{line}\n" for line in lines).encode()
+    assert messages(f"import os\nos.write(1, {text!r})\nos._exit(1)") == lines
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("os._exit(0)", 0), ("os._exit(22)", 22), ("os.kill(os.getpid(), signal.SIGKILL)", 137)]
+)
+def test_it_ends_as_the_command_did(end: str, code: int) -> None:
+    with running(*python(f"import os, signal\n{end}")) as process:
+        assert ended(process)[0] == code
+
+
+def test_it_does_not_wait_for_orphans_that_hold_its_pipe() -> None:
+    with running("sh", "-c", "echo before; sleep 60 & exit 3") as process:
+        code, records = ended(process)
+    assert (code, [record["message"] for record in records]) == (3, ["before"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
+def test_signals_reach_the_command(number: signal.Signals) -> None:
+    script = (
+        f"import os, signal, time\nsignal.signal({int(number)}, lambda *_: (os.write(1, b'got it'), os._exit(5)))\n"
+        "print('ready')\ntime.sleep(60)"
+    )
+    with running(*python(script)) as process:
+        assert process.stdout
+        assert "ready" in process.stdout.readline()
+        process.send_signal(number)
+        code, records = ended(process)
+    assert (code, [record["message"] for record in records]) == (5, ["got it"])
+
+
+def test_the_command_does_not_inherit_what_python_ignores() -> None:
+    with running("grep", "SigIgn", "/proc/self/status") as process:
+        _, (record,) = ended(process)
+    ignored = int(record["message"].split()[1], 16)
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
+
+
+def test_it_sleeps_while_nothing_is_said() -> None:
+    with running("sh", "-c", "echo ready; exec sleep 60") as process:
+        assert process.stdout
+        process.stdout.readline()
+        before = _cpu_ticks(process.pid)
+        time.sleep(0.5)
+        assert _cpu_ticks(process.pid) - before <= 1
+
+
+def _cpu_ticks(process: int) -> int:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+# requests, as uWSGI logs them
+
+
+def request_format() -> str:
+    (line,) = (line for line in Path("uwsgi/uwsgi.ini").read_text().splitlines() if line.startswith("log-format"))
+    return line.partition("=")[2].strip()
+
+
+def logged(values: Sequence[str]) -> str:
+    """What uWSGI makes of its `log-format`."""
+    remaining = iter(values)
+    return re.sub(r"%\([\w.]+\)", lambda _: next(remaining), request_format())
+
+
+def test_a_request_has_the_keys_of_the_access_log() -> None:
+    line = logged(["502", "0.012345", "POST", '/a?b="c"', "id-1 of a client"])
+    (record,) = said(printing(line.encode() + b"\n"))
+    assert list(record) == ["time", "source", "replica", "request_id", "method", "uri", "status", "request_time"]
+    assert {key: record[key] for key in list(record)[3:]} == {
+        "request_id": "id-1 of a client",
+        "method": "POST",
+        "uri": '/a?b="c"',
+        "status": 502,
+        "request_time": 0.012,
+    }
+
+
+def test_a_request_without_an_id_has_an_empty_one() -> None:
+    (record,) = said(printing(logged(["500", "1.000000", "GET", "/", "-"]).encode() + b"\n"))
+    assert (record["request_id"], record["request_time"]) == ("", 1.0)
+
+
+@pytest.mark.parametrize("line", ["[request] of somebody", "[request] x 0.1 GET / -", "a [request] 500 0.1 GET / -"])
+def test_what_only_looks_like_a_request_is_a_message(line: str) -> None:
+    assert messages(printing(line.encode() + b"\n")) == [line]

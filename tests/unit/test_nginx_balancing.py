@@ -1,0 +1,103 @@
+"""The rendered groups of replicas: how each method shares the requests, what every one of them has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import nginx_config
+from infra.nginx_config import Endpoints
+from infra.settings import Settings, SettingsError
+from infra.site import Site
+from tests.unit.test_nginx_config import RELEASE, REPLICAS, Block, parse
+
+METHODS = ["roundRobin", "leastConnections", "clientAddress", "sticky"]
+TLS = {"certificate": "in PEM", "key": "in PEM"}
+
+
+def rendered(**site: Any) -> str:
+    return nginx_config.render(REPLICAS, site=Site.model_validate(site), release=RELEASE)
+
+
+def upstream(folder: Path, **site: Any) -> Block:
+    files = nginx_config.live_files(Site(), Endpoints())
+    return parse(folder, files, rendered(**site)).block("http").block("upstream", "app")
+
+
+def directives(text: str) -> list[str]:
+    """Those of the group, in order, as they are written; comments left out."""
+    lines = text[text.index("upstream app {") :].splitlines()
+    lines = [line.strip() for line in lines[1 : lines.index("    }")]]
+    return [line for line in lines if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("balancing", "said"),
+    [
+        ({}, []),
+        ({"method": "roundRobin"}, []),
+        ({"method": "leastConnections"}, ["least_conn;"]),
+        ({"method": "clientAddress"}, ["hash $remote_addr consistent;"]),
+        ({"method": "sticky"}, ["sticky cookie uwsgi_replica path=/ httponly samesite=lax;"]),
+    ],
+)
+def test_each_method_is_one_directive(balancing: dict[str, Any], said: list[str]) -> None:
+    assert directives(rendered(balancing=balancing)) == [
+        "zone app 256k;",
+        *said,
+        "server unix:/run/uwsgi/uwsgi-1-0123abcd.sock max_fails=0;",
+        "server unix:/run/uwsgi/uwsgi-2-0123abcd.sock max_fails=0;",
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_every_method_workers_share_one_zone_and_forget_who_failed(method: str, tmp_path: Path) -> None:
+    group = upstream(tmp_path, balancing={"method": method, "weights": {"uwsgi-2": 7}})
+    assert group.one("zone") == ["app", "256k"]
+    assert group.all("server") == [
+        [f"unix:{REPLICAS[0].socket}", "max_fails=0"],
+        [f"unix:{REPLICAS[1].socket}", "weight=7", "max_fails=0"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tls", "secure"),
+    [({}, False), (TLS, True), ({**TLS, "redirect": True}, True), ({**TLS, "redirect": False}, False)],
+)
+def test_the_cookie_is_for_https_alone_where_nobody_is_answered_by_http(
+    tls: dict[str, Any], secure: bool, tmp_path: Path
+) -> None:
+    group = upstream(tmp_path, balancing={"method": "sticky"}, tls=tls)
+    assert ("secure" in group.one("sticky")) is secure
+
+
+# Settings
+
+
+def refusal(**values: Any) -> str:
+    with pytest.raises(SettingsError) as refused:
+        Settings.parse({key: json.dumps(value) for key, value in values.items()})
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "name", "there"),
+    [
+        (2, "uwsgi-3", "uwsgi-1 to uwsgi-2"),
+        (1, "uwsgi-2", "uwsgi-1"),
+        (2, "uwsgi-canary-1", "uwsgi-1 to uwsgi-2"),
+        (9, "uwsgi-01", "uwsgi-1 to uwsgi-9"),
+    ],
+)
+def test_a_weight_of_a_replica_that_is_not_there_is_refused_with_those_that_are(
+    replicas: int, name: str, there: str
+) -> None:
+    message = refusal(replicas=replicas, balancing={"weights": {"uwsgi-1": 2, name: 2}})
+    assert message.endswith(f"\n  balancing.weights has {name}, but replicas is {replicas}: {there}")
+
+
+def test_a_weight_of_each_replica_is_accepted() -> None:
+    weights = {"uwsgi-1": 1, "uwsgi-3": 100}
+    parsed = Settings.parse({"replicas": "3", "balancing": json.dumps({"weights": weights})})
+    assert parsed.balancing.weights == weights
