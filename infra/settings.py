@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from infra import fingerprint, pages
-from infra.site import Canary, Port, Seconds, Site, as_texts
+from infra.site import Canary, Location, Port, Seconds, Site, as_texts
 
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
@@ -277,6 +277,11 @@ class Settings(Site):
     def served_files(self) -> dict[str, str]:
         """None with liveReload: they change while the app runs."""
         return {} if self.live_reload else super().served_files
+
+    def locations(self) -> list[Location]:
+        """With liveReload no answer is kept, for the same reason."""
+        found = super().locations()
+        return [location._replace(cache=0) for location in found] if self.live_reload else found
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -357,8 +357,8 @@ class PathRules(Model):
         le=YEAR,
         description="Keep answers to GET for all who ask without a cookie or an Authorization: for as long as "
         "Cache-Control or Expires say, else for so many seconds (0 to 31536000; 0: none is kept). Those with a cookie "
-        "never are. Who asks for what is just being fetched waits for it, up to 10 seconds: set 0 where nothing can be "
-        "kept.",
+        "never are, and with liveReload none is. Who asks for what is just being fetched waits for it, up to 10 "
+        "seconds: set 0 where nothing can be kept.",
     )
     cache_with_cookies: bool | None = Field(
         default=None,

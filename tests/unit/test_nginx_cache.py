@@ -1,5 +1,6 @@
 """NGINX's cache: for whom it is, what is kept, under which key, and where; and what is refused."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from infra import layout, nginx_config
 from infra.gate import Gate
 from infra.nginx_config import Endpoints, Upstream
+from infra.settings import Settings
 from infra.site import Site
 from tests.unit import test_gate
 from tests.unit.fake_docker import FakeMachine
@@ -211,6 +213,12 @@ def test_two_releases_have_nothing_in_common(tmp_path: Path) -> None:
         "the first release has answered for a canary that is down"
     )
     assert "$is_of_another_release" in root(tmp_path, of).one("uwsgi_no_cache")
+
+
+def test_with_live_reload_nothing_is_kept() -> None:
+    values = {"paths": json.dumps(ON["paths"])}
+    assert Settings.parse(values).caches
+    assert not Settings.parse({**values, "liveReload": "true"}).caches
 
 
 @pytest.mark.parametrize(("seconds", "missing"), [(1, "1s"), (10, "10s"), (3600, "10s")])
