@@ -5,7 +5,8 @@ It talks to the Docker daemon alone and knows nothing of Pulumi; `release.py` ma
 1. puts the new configuration into NGINX's volume, in a folder of its own beside the one in force, and tests it;
 2. starts a probe: a second NGINX with that configuration in the same container, on a unix socket only;
 3. asks every replica for its health path through the probe until all answer well, then the app as a client would;
-4. swaps one link, reloads, waits for the new workers, and for the old ones to be gone;
+4. copies the files that NGINX serves itself; swaps one link, reloads, waits for the new workers, and for the old ones
+   to be gone;
 5. sweeps what nothing uses any more.
 
 Whatever fails before the swap raises `Refused` and has changed nothing; a reload that fails is taken back.

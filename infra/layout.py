@@ -6,6 +6,7 @@ The Dockerfiles in `uwsgi/` and `nginx/` make them so; tests keep them alike.
 PORT = 8080  # of NGINX, which is not root and cannot listen below 1024
 HTTPS_PORT = 8443
 
+APP_FOLDER = "/app"  # of the app image
 SOCKET_FOLDER = "/run/uwsgi"  # the volume in which replicas listen
 SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
 MEMBERS_FILE = f"{SOCKET_FOLDER}/members"  # the names of the sockets that NGINX asks, one a line

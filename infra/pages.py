@@ -44,7 +44,8 @@ def files(own: str, html: Callable[[Page], str]) -> dict[str, str]:
     found = {}
     for name, page in PAGES.items():
         replacement = Path(own) / f"{name}.html"
-        found[f"pages/{name}.html"] = replacement.read_text() if own and replacement.exists() else html(page)
+        replaced = own and replacement.exists()
+        found[f"pages/{name}.html"] = replacement.read_text("utf-8") if replaced else html(page)
         error = json.dumps(page.title)
         found[f"pages/{name}.json"] = f'{{"status":{page.status},"error":{error},"request_id":"{REQUEST_ID}"}}\n'
     return found
@@ -63,14 +64,15 @@ def check(folder: Path) -> None:
         ValueError: it cannot; the message says why.
     """
     known = [f"{name}.html" for name in PAGES]
-    for path in sorted(folder.iterdir()):
+    present = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    for path in present:
         if path.name not in known:
             raise ValueError(f"holds {path.name}, which is no page; known are {', '.join(known)}")
-        if path.stat().st_size > MAX_SIZE * 1024:
-            raise ValueError(f"holds {path.name} of more than {MAX_SIZE} KiB")
         try:
-            path.read_text()
+            size = len(path.read_text("utf-8").encode())
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"holds {path.name}, which is no text in UTF-8: {error}") from None
-    if not any(folder.iterdir()):
+        if size > MAX_SIZE * 1024:
+            raise ValueError(f"holds {path.name} of more than {MAX_SIZE} KiB")
+    if not present:
         raise ValueError(f"should hold a page; known are {', '.join(known)}")

@@ -9,7 +9,7 @@ import pulumi_docker as docker
 
 from infra import containers, fingerprint
 from infra.images import BuiltImage
-from infra.layout import SOCKET_FOLDER, SOCKET_VARIABLE
+from infra.layout import APP_FOLDER, SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
 from infra.stored_image import StoredImage
 
@@ -137,10 +137,14 @@ class Replicas(pulumi.ComponentResource):
                 f"UWSGI_PROCESSES={settings.uwsgi_processes}",
                 f"UWSGI_THREADS={settings.uwsgi_threads}",
                 f"UWSGI_WORKER_RELOAD_MERCY={settings.drain_timeout}",
+                *(["LIVE_RELOAD=1"] if settings.live_reload else []),
                 *environment(settings),
             ],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=self._network.name)],
-            volumes=[docker.ContainerVolumeArgs(volume_name=self.sockets.name, container_path=SOCKET_FOLDER)],
+            volumes=[
+                docker.ContainerVolumeArgs(volume_name=self.sockets.name, container_path=SOCKET_FOLDER),
+                *([_mounted(settings.app_folder)] if settings.live_reload else []),
+            ],
             tmpfs={containers.TMPFS: f"size={containers.TMPFS_SIZE}"},
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD", "python", "-IS", "/usr/local/bin/healthcheck.py", settings.health_path, socket],
@@ -157,6 +161,11 @@ class Replicas(pulumi.ComponentResource):
         )
 
 
+def _mounted(folder: str) -> docker.ContainerVolumeArgs:
+    """The app's folder of this machine, over the one in the image."""
+    return docker.ContainerVolumeArgs(host_path=str(Path(folder).resolve()), container_path=APP_FOLDER, read_only=True)
+
+
 def environment(settings: Settings) -> list[pulumi.Input[str]]:
     """The app's own variables; secret if any of them is."""
     variables = [f"{name}={value}" for name, value in sorted(settings.environment.items())]
@@ -167,7 +176,9 @@ def release(settings: Settings, image_content: str) -> str:
     """Fingerprint of everything that makes a replica what it is."""
     replica = settings.model_dump(
         mode="json",
-        include={"uwsgi_processes", "uwsgi_threads", "memory", "cpus", "health_path", "drain_timeout"},
+        include={
+            *("uwsgi_processes", "uwsgi_threads", "memory", "cpus", "health_path", "drain_timeout", "live_reload"),
+        },
     )
     if not settings.is_secret("environment"):
         return fingerprint.of_values(image_content, replica, settings.environment)

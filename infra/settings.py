@@ -31,7 +31,10 @@ from infra.site import Canary, Location, Port, Seconds, Site, as_texts
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
 MAX_SHOWN = 300  # characters of a value that an error repeats
-RESERVED_VARIABLES = ("REPLICA_SOCKET", "UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS")
+RESERVED_VARIABLES = (
+    *("REPLICA_SOCKET", "LIVE_RELOAD"),
+    *("UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS"),
+)
 
 ImageReference = Annotated[str, Field(pattern=IMAGE_REFERENCE, max_length=255)]
 

@@ -16,9 +16,8 @@ from typing import cast
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from infra.layout import CURRENT, NGINX_USER, SOCKET_GROUP, STATIC_BEFORE, STATIC_FOLDER
+from infra.layout import APP_FOLDER, CURRENT, NGINX_USER, SOCKET_GROUP, STATIC_BEFORE, STATIC_FOLDER
 
-APP_FOLDER = "/app"  # in the image
 PART = ".part"  # ends the name of a folder that is not complete
 CHUNK = 1 << 20  # bytes
 

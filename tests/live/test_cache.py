@@ -241,6 +241,19 @@ def renewed(site: Site, path: str, old: Answer) -> Answer | None:
     return answer if answer.body != old.body else None
 
 
+def test_an_answer_that_is_still_the_same_is_not_sent_again(site: Site, name: str) -> None:
+    path = page(name, Cache_Control=BRIEF, ETag='"7"')
+    first = site.ask(path)
+    time.sleep(EXPIRED)
+    assert site.ask(path).cache == "STALE"
+    again = eventually(lambda: fresh(site.ask(path)), 10, "what the app has said to be the same")
+    assert (again.body, site.asked(name)) == (first.body, 2), "each time the app makes it, it is another one"
+
+
+def fresh(answer: Answer) -> Answer | None:
+    return answer if answer.cache == "HIT" else None
+
+
 @pytest.mark.parametrize("status", [500, 503])
 def test_while_the_app_fails_what_it_said_before_is_given(site: Site, name: str, trouble: None, status: int) -> None:
     path = page(name, Cache_Control=BRIEF)

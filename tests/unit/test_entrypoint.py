@@ -166,8 +166,9 @@ def test_the_command_does_not_inherit_what_python_ignores() -> None:
     assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
 
 
-def test_it_sleeps_while_nothing_is_said() -> None:
-    with running("sh", "-c", "echo ready; exec sleep 60") as process:
+@pytest.mark.parametrize("silence", ["", "exec >&- 2>&-;"])
+def test_it_sleeps_while_nothing_is_said(silence: str) -> None:
+    with running("sh", "-c", f"echo ready; {silence} exec sleep 60") as process:
         assert process.stdout
         process.stdout.readline()
         before = _cpu_ticks(process.pid)

@@ -109,13 +109,20 @@ def test_what_can_be_no_page_is_refused(tmp_path: Path, name: str | None, conten
 
 def test_a_folder_in_the_place_of_a_page_is_refused(tmp_path: Path) -> None:
     (tmp_path / "502.html").mkdir()
-    with pytest.raises(ValueError, match=r"502\.html"):
+    with pytest.raises(ValueError, match=r"502\.html, which is no text"):
+        pages.check(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "502.html").symlink_to("nothing")
+    with pytest.raises(ValueError, match=r"502\.html, which is no text"):
         pages.check(tmp_path)
 
 
 def test_pages_that_can_be_are_taken(tmp_path: Path) -> None:
     for name in SERVED:
         (tmp_path / f"{name}.html").write_bytes("ä".encode() * (MAX_SIZE * 512))
+    (tmp_path / ".gitkeep").touch()
     pages.check(tmp_path)
 
 

@@ -693,3 +693,26 @@ def copy_project(target: Path) -> None:
         shutil.copytree(PROJECT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__main__.py", "Pulumi.yaml"):
         shutil.copy(PROJECT / name, target)
+
+
+# Live reload
+
+
+def test_live_reload_mounts_the_apps_folder_and_lets_nothing_write_to_it() -> None:
+    for replica in run({"liveReload": "true"}).replicas.values():
+        assert {
+            "hostPath": str(Path("app").resolve()),
+            "containerPath": layout.APP_FOLDER,
+            "readOnly": True,
+        } in replica.inputs["volumes"]
+        assert environment(replica)["LIVE_RELOAD"] == "1"
+
+
+def test_without_live_reload_the_host_is_not_mounted() -> None:
+    for replica in run().replicas.values():
+        assert [volume for volume in replica.inputs["volumes"] if "hostPath" in volume] == []
+        assert "LIVE_RELOAD" not in environment(replica)
+
+
+def test_with_live_reload_replicas_are_a_release_of_their_own() -> None:
+    assert run().exports["release"] != run({"liveReload": "true"}).exports["release"]

@@ -5,6 +5,7 @@ import selectors
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from types import ModuleType
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 SMALL, LARGE = 10, 1_000_000  # bytes; the larger one does not fit into a socket
+TIMEOUT = 3  # seconds
 App = Callable[..., Any]
 
 
@@ -46,32 +48,39 @@ class Exchange:
     def __init__(self, app: App, length: int) -> None:
         self.answer, self.broken = b"", False
         nginx, uwsgi = socket.socketpair()
+        nginx.setblocking(False)
+        uwsgi.settimeout(TIMEOUT)
         thread = threading.Thread(target=self._ask, args=(nginx, length))
+        begin = time.monotonic()
         thread.start()
         try:
             serve(app, uwsgi, length)
         finally:
             uwsgi.close()
-            thread.join(10)
-        assert not thread.is_alive()
+            thread.join(TIMEOUT)
+        assert time.monotonic() - begin < TIMEOUT, "each waits for the other"
 
     def _ask(self, nginx: socket.socket, length: int) -> None:
+        """Sends what goes at once, then the rest, unless there is an answer before."""
         with nginx, selectors.DefaultSelector() as selector:
-            selector.register(nginx, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            selector.register(nginx, selectors.EVENT_READ)
             try:
                 while True:
-                    _, events = selector.select(5)[0]
-                    if events & selectors.EVENT_WRITE:
-                        length -= nginx.send(b"x" * min(length, 8192))
-                        if not length:
-                            selector.modify(nginx, selectors.EVENT_READ)
-                    if events & selectors.EVENT_READ:
+                    while length and not self.answer and (sent := self._send(nginx, length)):
+                        length -= sent
+                    if selector.select(0.01):
                         data = nginx.recv(65536)
                         if not data:
                             return
                         self.answer += data
             except OSError:
                 self.broken = True
+
+    def _send(self, nginx: socket.socket, length: int) -> int:
+        try:
+            return nginx.send(b"x" * length)
+        except BlockingIOError:
+            return 0
 
 
 def serve(app: App, connection: socket.socket, length: int) -> None:
