@@ -508,7 +508,15 @@ def test_nobody_can_claim_to_be_somebody_else(site: Stack, path: str) -> None:
     assert not found["fixed"]["SCRIPT_NAME"]
     assert "HTTPS" not in found
     assert ATTACKER not in str(list(found.values()))
-    expected = {"HOST", "CONNECTION", "X_REAL_IP", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PROTO"}
+    expected = {
+        "HOST",
+        "CONNECTION",
+        "X_REAL_IP",
+        "X_FORWARDED_FOR",
+        "X_FORWARDED_HOST",
+        "X_FORWARDED_PROTO",
+        "X_REQUEST_ID",
+    }
     assert {name for name in found if name.startswith("HTTP_")} == {f"HTTP_{name}" for name in expected}
     assert found["CONTENT_LENGTH"] == ""
 

@@ -47,7 +47,7 @@ def test_memory_tasks_and_logs_are_bounded(stack: Stack, role: str) -> None:
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
     limits = stack.run_in(container, "cat /proc/1/limits")[1]
     processes = next(line for line in limits.splitlines() if line.startswith("Max processes"))
-    assert processes.split()[2] == {"replica": "5600", "nginx": "4096"}[role]
+    assert processes.split()[2] == {"replica": "11200", "nginx": "4096"}[role]
 
 
 def test_nothing_of_the_compiler_is_left_in_the_app_image(stack: Stack) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.stack import Stack
 
-RESOURCES = 12  # of two replicas: the stack, two components, network, volumes, images, containers and the release
+RESOURCES = 13  # of two replicas: the stack, two components, network, volumes, images, containers and the release
 
 
 def test_up_ends_with_a_url_where_requests_alternate_between_the_replicas(stack: Stack) -> None:
