@@ -13,7 +13,7 @@ from tooling.console import Failure, say
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = tuple(
     f"tests/live/test_{what}.py"
-    for what in ("releases", "publish", "faults", "interrupted", "daemon", "environment", "bad_input")
+    for what in ("releases", "publish", "tls", "faults", "interrupted", "daemon", "environment", "bad_input")
 )
 UNIT = ("tests/unit", "tests/airgap", "tests/tooling")
 
