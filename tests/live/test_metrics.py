@@ -139,7 +139,7 @@ def test_it_comes_under_load_with_a_release_and_nginx_stays_as_it_is(
 
 def test_logs_follow_the_replicas_that_came_with_it(running: Stack, followed: Path) -> None:
     def starts() -> int:
-        return len(re.findall(r"^uwsgi-1 \| .*spawned uWSGI worker 1", followed.read_text(), re.MULTILINE))
+        return len(re.findall(r"^uwsgi-1 +\| .*spawned uWSGI worker 1", followed.read_text(), re.MULTILINE))
 
     eventually(lambda: starts() == 2, 10, "both replicas of that name have said that they start")
     running.get("/health?seen")
