@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ from typing import Any
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-CLIENT_TIMEOUT = 10  # seconds that a client may be silent
+CLIENT_TIMEOUT = 10  # seconds that a client may take for a request and its answer
 MOST_CLIENTS = 32  # at once; further ones are hung up on
 
 
@@ -87,10 +88,13 @@ class Server(ThreadingHTTPServer):
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The thread; then its place is another one's."""
+        """The thread; then its place is another one's, and that soon: `timeout` alone is for each byte anew."""
+        deadline = threading.Timer(CLIENT_TIMEOUT, _hang_up, [request])
+        deadline.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            deadline.cancel()
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -98,6 +102,11 @@ class Server(ThreadingHTTPServer):
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handle_error(request, client_address)
+
+
+def _hang_up(request: socket.socket) -> None:
+    with suppress(OSError):  # it may be closed already
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -218,6 +218,7 @@ class AuthRequest(Model):
     user_header: str = Field(
         default="X-Auth-User",
         pattern=r"^(X|Remote)(-[A-Za-z0-9]+){1,10}$",
+        max_length=40,  # longer ones do not fit into NGINX's table of parameters
         description="The header of its answer that names the user. The app gets who NGINX has let in, by password or "
         "by the endpoint, as REMOTE_USER and under this name, which nobody else can use.",
     )
@@ -225,7 +226,7 @@ class AuthRequest(Model):
     @field_validator("user_header")
     @classmethod
     def _is_free(cls, value: str) -> str:
-        if re.match("x-(real-ip|request-id|original-|forwarded-(for|host|port|pre|proto|s))", value.lower()):
+        if re.match("x-(real-ip|request-id|original-|forwarded-(for|host|method|port|pre|proto|s|uri))", value.lower()):
             raise ValueError("should be a name that says nothing else to the app")
         return value
 
@@ -457,14 +458,14 @@ class Site(Model):
         "believed in X-Forwarded-For and X-Forwarded-Proto, and they must hand on the Host. A proxy on this very host "
         "shows, with `publish: port`, as the gateway of the stack's Docker network.",
     )
-    tls: Tls = Field(default=Tls(), description="HTTPS and HTTP/2.")
+    tls: Tls = Field(default=Tls(), repr=False, description="HTTPS and HTTP/2.")
     paths: dict[Annotated[str, Field(pattern=PATH, max_length=255)], PathRules] = Field(
         default={},
         max_length=MAX_PATHS,
         description="Rules by path, such as /admin: they hold there and below. Those of / hold everywhere.",
     )
     cache: Cache = Field(default=Cache(), description="Where answers are kept; `paths` says which.")
-    basic_auth: BasicAuth = Field(default=BasicAuth(), description="Names and passwords for `auth: basic`.")
+    basic_auth: BasicAuth = Field(default=BasicAuth(), repr=False, description="Names and passwords for `auth: basic`.")
     auth_request: AuthRequest = Field(default=AuthRequest(), description="The endpoint for `auth: request`.")
     balancing: Balancing = Field(default=Balancing(), description="How requests are shared among the replicas.")
     canary: Canary = Field(
@@ -513,7 +514,7 @@ class Site(Model):
     def _are_folders_of_the_app(cls, value: dict[str, str]) -> dict[str, str]:
         for path, folder in value.items():
             parts = PurePosixPath(folder).parts
-            if not parts or ".." in parts or folder.startswith("/") or any(char in folder for char in "\\\0\n"):
+            if not parts or ".." in parts or folder.startswith("/") or "\\" in folder or not folder.isprintable():
                 raise ValueError(f"{folder!r}, for {path}, should be a folder inside the app's, such as static")
         return {path: str(PurePosixPath(folder)) for path, folder in value.items()}
 

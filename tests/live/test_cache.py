@@ -126,12 +126,13 @@ def test_what_is_for_everybody_is_kept(site: Site, name: str, query: dict[str, s
     ("headers", "method", "body"),
     [
         ({"Authorization": "Basic ZXZlOnNlY3JldA=="}, "GET", None),
+        ({"Authorization": ":::evil"}, "GET", None),
         ({"Cookie": "session=1"}, "GET", None),
         ({}, "GET", b"x=1"),
         ({"Transfer-Encoding": "chunked"}, "GET", b"0\r\n\r\n"),
         ({}, "POST", None),
     ],
-    ids=["authorization", "cookie", "body", "chunked body", "POST"],
+    ids=["authorization", "odd authorization", "cookie", "body", "chunked body", "POST"],
 )
 def test_who_is_not_like_everybody_is_answered_by_the_app_alone(
     site: Site, name: str, headers: dict[str, str], method: str, body: bytes | None

@@ -71,7 +71,7 @@ def test_it_may_not_have_a_name_that_says_something_else_to_the_app(tmp_path: Pa
     taken = [
         name.removeprefix("HTTP_").replace("_", "-").title()
         for name in parameters(http(tmp_path).block("server"))
-        if name.startswith("HTTP_") and name != "HTTP_X_AUTH_USER"
+        if name.startswith("HTTP_") and name not in ("HTTP_X_AUTH_USER", "HTTP_REMOTE_USER")
     ]
     assert {"Host", "X-Forwarded-For", "X-Real-Ip", "X-Request-Id", "Forwarded"} <= set(taken)
     for name in (*taken, "Cookie", "Authorization", "X-Original-URI", "X_Auth_User", "X-", "X-Auth-User:"):
@@ -109,7 +109,12 @@ def test_the_endpoint_gets_what_the_app_would_get_but_for_the_body_and_what_was_
         "REQUEST_URI",
         "REQUEST_METHOD",
         "HTTP_X_AUTH_USER",
+        "HTTP_X_ORIGINAL_URL",
+        "HTTP_X_FORWARDED_URI",
+        "HTTP_X_FORWARDED_METHOD",
     }
+    for name in ("HTTP_X_ORIGINAL_URL", "HTTP_X_FORWARDED_URI", "HTTP_X_FORWARDED_METHOD"):
+        assert (app[name], endpoint[name] != [""]) == ([""], True), "no client says another page in its place"
     assert {name: endpoint[name] for name in set(endpoint) - set(app)} == {
         "HTTP_X_ORIGINAL_URI": ["$request_uri"],
         "HTTP_X_ORIGINAL_METHOD": ["$request_method"],

@@ -98,19 +98,19 @@ def test_a_change_of_size_is_no_other_zone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "zone"),
     [
-        (":::localhost/", "$cache_zone"),
-        ("::0:localhost/", "$cache_zone"),
-        (":::localhost/?" + "x" * 1990, "off"),
-        ("Basic ZXZlOng=:::localhost/", "off"),
-        ("::0:localhost/:::localhost/", "$cache_zone"),
-        ("Bearer ::0:x:::localhost/", "off"),
-        (":chunked::localhost/", "off"),
-        ("::1:localhost/", "off"),
-        ("::00:localhost/", "off"),
+        (" localhost/ ", "$cache_zone"),
+        ("0 localhost/ ", "$cache_zone"),
+        (" localhost/?" + "x" * 1990 + " ", "off"),
+        (" localhost/ Basic ZXZlOng=", "off"),
+        (" localhost/ :::evil", "off"),
+        (" localhost/ 0 localhost/ ", "off"),
+        (" localhost/ chunked", "off"),
+        ("1 localhost/ ", "off"),
+        ("00 localhost/ ", "off"),
     ],
 )
 def test_it_is_for_those_who_say_neither_who_they_are_nor_anything_else(tmp_path: Path, said: str, zone: str) -> None:
-    variables = "$http_authorization:$http_transfer_encoding:$content_length:$host$request_uri"
+    variables = "$content_length $host$request_uri $http_transfer_encoding$http_authorization"
     assert mapped(http(tmp_path, site()).block("map", variables, "$cache_for_everybody"), said) == zone
 
 

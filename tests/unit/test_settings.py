@@ -153,6 +153,8 @@ BAD = [
     ("balancing", '{"weights": {"uwsgi-1": 0}}', "greater than or equal to 1"),
     ("metrics", '{"port": 65536}', "less than or equal to 65535"),
     ("maintenance", '{"allow": ["me"]}', "is neither an address nor a network"),
+    ("static", '{"/a": "\\ud800"}', "should be a folder inside"),
+    ("authRequest", json.dumps({"userHeader": "X-" + "a" * 39}), "at most 40 characters"),
     ("appFolder", "/srv/app", "relative to the project"),
     ("appFolder", "no-such-folder", "should be a folder"),
     ("appFolder", "__main__.py", "should be a folder"),
@@ -270,6 +272,7 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
     if place.startswith(f"  {key}: "):
         structured = isinstance(DEFAULTS[key], BaseModel | dict | tuple)
         given = repr(json.loads(value)) if structured and is_json(value) else repr(value)
+        given = given if Settings.model_fields[keys()[key]].repr else "[secret]"
         assert place.startswith(f"  {key}: {given[:MAX_SHOWN]}")
         assert problems[0].endswith(str(Settings.model_fields[keys()[key]].description))
 
