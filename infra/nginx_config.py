@@ -122,7 +122,6 @@ def live_files(site: Site, endpoints: Endpoints) -> dict[str, str]:
         "endpoints": endpoints,
         "hosts": [in_url(host) for host in site.tls.hosts],
         "scheme": _scheme(site),
-        "live_folder": LIVE_FOLDER,
         "cache_folder": CACHE_FOLDER,
         "request_log": REQUEST_LOG,
     }

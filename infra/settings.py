@@ -32,7 +32,7 @@ IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
 MAX_SHOWN = 300  # characters of a value that an error repeats
 RESERVED_VARIABLES = (
-    *("REPLICA_SOCKET", "LIVE_RELOAD"),
+    *("REPLICA_SOCKET", "LIVE_RELOAD", "UWSGI_WORKER_RELOAD_MERCY"),
     *("UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS"),
 )
 

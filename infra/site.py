@@ -291,7 +291,8 @@ class Canary(Model):
     )
     header: str = Field(
         default="X-Canary",
-        pattern=r"^[A-Za-z][A-Za-z0-9-]{0,99}$",
+        pattern=r"^X(-[A-Za-z0-9]+){1,10}$",
+        max_length=40,
         description="A request with this header goes to the canary if it says `always`, past it if `never`.",
     )
 

@@ -1,4 +1,4 @@
-"""The production setup of examples/, with everything on, as its own header says to set it up."""
+"""The production setup of examples/, as its own header says to set it up."""
 
 import base64
 import http.client
@@ -78,7 +78,7 @@ def site(stack: Stack) -> Site:
     return Site(stack, authority, port)
 
 
-def test_it_comes_up_with_everything_on_and_stays_as_it_is(site: Site) -> None:
+def test_it_comes_up_and_stays_as_it_is(site: Site) -> None:
     assert len(site.stack.containers("replica")) == 4
     assert [container.status for container in site.stack.containers("exporter")] == ["running"]
     assert set(site.stack.up().changes) == {"unchanged"}
