@@ -164,13 +164,13 @@ def test_a_configuration_that_nginx_rejects_is_refused_each_time(good: Stack, re
 def test_a_configuration_that_does_not_reach_the_app_is_refused(good: Stack, record: Record) -> None:
     """A template that is valid but answers 404, `up` twice, then mended."""
     with Load(good.port) as load:
-        good.edit("nginx/app.conf.j2", "uwsgi_pass app;", "return 404;")
+        good.edit("nginx/pass.conf.j2", "uwsgi_pass {{ upstream }};", "return 404;")
         for _ in range(2):
             refused = good.up(check=False)
             assert refused.code != 0
             assert "not reached through the new NGINX configuration" in refused.output
             assert "answered with 404" in refused.output
-        good.edit("nginx/app.conf.j2", "return 404;", "uwsgi_pass app;")
+        good.edit("nginx/pass.conf.j2", "return 404;", "uwsgi_pass {{ upstream }};")
         good.up()
     record("a configuration that does not reach the app, twice, then mended", load)
     load.assert_nothing_was_dropped()
