@@ -28,7 +28,6 @@ def main(arguments: Sequence[str]) -> int:
         "recover": recover,
         "test": test,
         "reliability": reliability,
-        "bench": bench,
         "unit": unit,
         "lint": lint,
         "format": reformat,
@@ -189,13 +188,6 @@ def reliability(name: str, rest: list[str]) -> int:
     python = str(venv.python(ROOT))
     code = _call([python, "-m", "pytest", "-s", *FAULTS, *rest], environment)
     return code or _call([python, "-m", "tests.live.figures"], environment)
-
-
-def bench(name: str, rest: list[str]) -> int:
-    """This stack beside what people would use instead; the figures go into docs/performance.md."""
-    del name
-    bootstrap.ensure(ROOT, None)
-    return _call([str(venv.python(ROOT)), "-m", "bench", *rest], stack.full_environment(ROOT, stack.DEV))
 
 
 def clean(name: str, rest: list[str]) -> int:

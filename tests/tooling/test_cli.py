@@ -16,7 +16,7 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability", "bench"),
+    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability"),
     *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
 }
 
