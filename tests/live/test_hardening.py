@@ -50,6 +50,13 @@ def test_memory_tasks_and_logs_are_bounded(stack: Stack, role: str) -> None:
     assert processes.split()[2] == {"replica": "11200", "nginx": "4096"}[role]
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_threads_that_are_woken_do_not_interrupt_those_that_run(stack: Stack, role: str) -> None:
+    rows = stack.containers(role)[0].top(ps_args="-eLo pid,cls")["Processes"]
+    assert len(rows) > 1
+    assert {policy for _, policy in rows} == {"B"}  # SCHED_BATCH
+
+
 def test_nothing_of_the_compiler_is_left_in_the_app_image(stack: Stack) -> None:
     find = "for tool in gcc cc g++ make ld; do command -v $tool; done; find / -xdev -name 'cc1*' 2>/dev/null"
     assert stack.run_in(stack.replica("uwsgi-1"), find, user="0")[1] == ""

@@ -159,6 +159,10 @@ def test_signals_reach_the_command(number: signal.Signals) -> None:
     assert (code, [record["message"] for record in records]) == (5, ["got it"])
 
 
+def test_the_command_runs_in_batches() -> None:
+    assert messages("import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)") == ["True"]
+
+
 def test_the_command_does_not_inherit_what_python_ignores() -> None:
     with running("grep", "SigIgn", "/proc/self/status") as process:
         _, (record,) = ended(process)
