@@ -183,6 +183,11 @@ def test_an_upload_that_the_app_does_not_read_is_answered_all_the_same(
 # WebSockets
 
 
+def test_an_answer_may_have_long_headers(site: Stack) -> None:
+    assert site.status("/cookies?count=14") == 200
+    assert site.status("/cookies?count=20") == 502
+
+
 def test_a_websocket_reaches_the_app(site: Stack) -> None:
     # uWSGI answers a ping, but not with what was in it, so that this client would not know its answer again.
     with connect(f"ws://127.0.0.1:{site.port}/chat", open_timeout=10, ping_interval=None) as socket:

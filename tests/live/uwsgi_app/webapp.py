@@ -66,6 +66,14 @@ def streamed() -> Response:
     return Response(chunks())
 
 
+@app.get("/cookies")
+def cookies() -> Response:
+    answer = Response("yours")
+    for number in range(int(request.args["count"])):
+        answer.set_cookie(f"cookie-{number}", "x" * 1000)
+    return answer
+
+
 @app.post("/echo")
 def echo() -> bytes:
     return request.get_data()
