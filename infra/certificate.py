@@ -25,6 +25,7 @@ SMALLEST_RSA = 2048  # bits
 CURVES = (ec.SECP256R1, ec.SECP384R1)  # as the groups in nginx/tls.conf.j2: with TLS 1.2 no other could be used
 WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 MAX_SHOWN = 10  # names in a message
+MAX_PLAIN_NAME = 40  # characters of a file's name without a dot; the shortest key, of 32 bytes, has 43
 
 
 class CertificateRefused(Exception):
@@ -91,6 +92,11 @@ class _Source:
         if not file:
             return cls(f"tls.{name}", getattr(tls, name))
         place = f"tls.{name}File ({file})"
+        # Base64, in which keys are written, has no dot.
+        if "-----BEGIN" in file or (name == "key" and "." not in file and len(file) > MAX_PLAIN_NAME):
+            raise CertificateRefused(
+                [f"tls.{name}File: it is the text, and should be the name of a file. The text belongs into tls.{name}."]
+            )
         try:
             return cls(place, Path(file).expanduser().read_text(encoding="utf-8"))
         except UnicodeDecodeError:

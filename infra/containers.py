@@ -5,7 +5,8 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-LABEL_PREFIX = "uwsgi-nginx."
+from infra.layout import LABEL_PREFIX
+
 TMPFS = "/tmp"  # noqa: S108 - the container's own
 TMPFS_SIZE = "16m"
 

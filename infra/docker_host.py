@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import docker
+from docker.errors import DockerException
+from requests import RequestException
 
 TIMEOUT = 120  # seconds for one call
+DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
 
 
 def connect(host: str | None = None, cert_path: str | None = None) -> docker.DockerClient:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pulumi.dynamic import ConfigureRequest, ResourceProvider
 
+from infra.refusal import Refused
+
 if TYPE_CHECKING:
     from docker import DockerClient
 
@@ -35,8 +37,7 @@ class DaemonProvider(ResourceProvider):
             Refused: it is not reached.
         """
         # Imported only where a daemon is asked: a program that only previews does without the Docker SDK.
-        from infra.docker_host import connect
-        from infra.gate import DAEMON_ERRORS, Refused
+        from infra.docker_host import DAEMON_ERRORS, connect
 
         try:
             return connect(**self._docker)
@@ -53,8 +54,6 @@ class DaemonProvider(ResourceProvider):
 
 def _print_refusals_without_traceback() -> None:
     """Pulumi's dynamic provider reports `traceback.format_exc()` of whatever is raised: of a refusal, its words."""
-    from infra.gate import Refused
-
     original = traceback.format_exc
 
     def in_words(*args: Any, **kwargs: Any) -> str:

@@ -9,7 +9,7 @@ from infra import containers
 from infra.images import BuiltImage
 from infra.layout import EXPORTER_PORT, METRICS_FOLDER, REQUEST_LOG, SOCKET_FOLDER
 from infra.load_balancer import TASKS, LoadBalancer, url
-from infra.replicas import HEALTH_CHECK_TIMEOUT, HEALTH_INTERVAL, HEALTH_RETRIES, Replicas
+from infra.replicas import Replicas
 from infra.settings import Settings
 
 EXPORTER = Path("exporter")
@@ -45,6 +45,7 @@ class Exporter(pulumi.ComponentResource):
             str(EXPORTER),
             EXPORTER / "Dockerfile",
             {"PYTHON_IMAGE": settings.python_image},
+            settings.platform,
             pulumi.ResourceOptions(parent=self),
         )
         published = [docker.ContainerPortArgs(internal=EXPORTER_PORT, external=port, ip=address)] if port else None
@@ -66,9 +67,9 @@ class Exporter(pulumi.ComponentResource):
             ],
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD", "python", "-IS", "/srv/exporter/healthcheck.py", str(EXPORTER_PORT)],
-                interval=HEALTH_INTERVAL,
-                timeout=HEALTH_CHECK_TIMEOUT,
-                retries=HEALTH_RETRIES,
+                interval="30s",
+                timeout="5s",
+                retries=3,
             ),
             labels=containers.labels("exporter"),
             **containers.hardening(MEMORY, TASKS),

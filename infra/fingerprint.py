@@ -11,17 +11,20 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from docker.utils.build import exclude_paths
+from infra import dockerignore
 
+SENT = {dockerignore.IGNORE_FILE, "Dockerfile"}  # to the daemon, whatever the former says
 LENGTH = 8  # hexadecimal digits: enough to tell one stack's releases apart
 
 
 def files(folder: Path) -> set[str]:
-    """The names of all files and folders that a Docker build in `folder` sees."""
-    ignore_file = folder / ".dockerignore"
-    patterns = ignore_file.read_text().splitlines() if ignore_file.is_file() else []
-    ignored = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
-    return set(exclude_paths(str(folder), ignored))
+    """The names of all files and folders that a Docker build in `folder` sees.
+
+    Raises:
+        ValueError: its ignore file has a line that is no pattern.
+    """
+    patterns = dockerignore.read(folder / dockerignore.IGNORE_FILE)
+    return {path for path, _, ignored in dockerignore.walk(folder, patterns) if not ignored or path in SENT}
 
 
 def of_folder(folder: Path) -> str:

@@ -23,15 +23,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import cast
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
-from requests import RequestException
 
 from infra import static_files
+from infra.docker_host import DAEMON_ERRORS
 from infra.layout import (
     CACHE_FOLDER,
     CURRENT,
@@ -39,6 +40,7 @@ from infra.layout import (
     MEMBERS_FILE,
     NGINX_USER,
     PID_FILE,
+    PROBE_LOG,
     PROBE_PID_FILE,
     PROBE_SOCKET,
     SOCKET_FOLDER,
@@ -46,20 +48,22 @@ from infra.layout import (
     SOCKET_VARIABLE,
     TEST_PID_FILE,
 )
+from infra.refusal import Refused
 from infra.static_files import StaticFiles
 
 CONFIGURATION_FILE = "nginx.conf"
 PROBE_FOLDER = "probe"
 AGAIN = "-again"  # ends the name of a folder that takes the place of one with the same content
 
-DAEMON_ERRORS = (DockerException, RequestException)  # the SDK lets the HTTP library's own through
-
+# What the gate does in NGINX's container are shell scripts, as few as can be: each `docker exec` takes some 60 ms.
 STOP_PROBE = (
     f"if [ -s {PROBE_PID_FILE} ]; then kill -QUIT $(cat {PROBE_PID_FILE}) 2>/dev/null; "
-    f"for i in $(seq 50); do [ -e {PROBE_PID_FILE} ] || break; sleep 0.1; done; "
+    f"for i in $(seq 250); do [ -e {PROBE_PID_FILE} ] || break; sleep 0.02; done; "
     f"[ -e {PROBE_PID_FILE} ] && kill -KILL $(cat {PROBE_PID_FILE}) 2>/dev/null; fi; "
-    f"rm -f {PROBE_PID_FILE} {PROBE_SOCKET}"
+    f"rm -f {PROBE_PID_FILE} {PROBE_SOCKET} {PROBE_LOG}"
 )
+# The process ids, as /proc names them, of NGINX's workers.
+LIST_WORKERS = "grep -ls 'nginx: worke[r] process' /proc/[0-9]*/cmdline"
 
 REQUEST_TIMEOUT = 5  # seconds for one probe of one replica
 RELOAD_TIMEOUT = 10  # seconds until the master must have started its new workers
@@ -68,10 +72,6 @@ LOG_LINES = 12  # of a replica that fails, in the error
 LOG_TAIL = 10000  # lines in which to look for them: most of NGINX's are about requests
 RESTARTS_ALLOWED = 1  # more of them, and down or only just up again, is a crash loop
 STEADY_AFTER = 10  # seconds; as long as Docker itself takes to forget a crash
-
-
-class Refused(Exception):
-    """The release stays out of the traffic. The message says which replica, which check, and what it said last."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,15 @@ class Gate:
         """
         outcome = "Nothing was routed to the release."
         try:
-            nginx = self._nginx(rollout.nginx)
-            folder = self._put(nginx, rollout)
+            nginx, before = self._nginx(rollout.nginx)
+            folder = self._put(nginx, rollout, before)
             self._test(nginx, folder)
             with self._probe(nginx, folder):
                 self._wait_until_healthy(nginx, rollout)
                 self._ask_as_a_client(nginx, rollout)
             self._put_static_files(nginx, rollout)
             outcome = "The release may be live already; the one before it is kept until `pulumi up` has found out."
-            self._make_live(nginx, rollout, folder)
+            self._make_live(nginx, rollout, folder, before)
             self._sweep(nginx, rollout, folder)
         except DAEMON_ERRORS as error:
             reason = getattr(error, "explanation", None) or error  # its own words, without the HTTP around them
@@ -157,23 +157,23 @@ class Gate:
             return None
         return text if code == 0 else None
 
-    def _nginx(self, container_id: str) -> Container:
+    def _nginx(self, container_id: str) -> tuple[Container, str]:
+        """NGINX's container, and the name of the configuration's folder that is in force there."""
         container = self._client.containers.get(container_id)
         deadline = time.monotonic() + RELOAD_TIMEOUT
-        while not _runs(container):
+        while (current := _current(container)) is None:
             if time.monotonic() > deadline:
                 raise Refused(
                     f"NGINX ({container.name}) does not run: it is {_condition(container)}. Nothing was routed to the "
                     f"release.\n{_last_words(container)}"
                 )
             time.sleep(POLL_INTERVAL)
-        return container
+        return container, current
 
-    def _put(self, nginx: Container, rollout: Rollout) -> str:
+    def _put(self, nginx: Container, rollout: Rollout, before: str) -> str:
         """Writes the configuration's folder; returns its path."""
-        _, current = _run(nginx, f"readlink {CURRENT}")
         path = rollout.folder
-        if current.strip() == path.removeprefix(LIVE_FOLDER + "/"):
+        if before == path.removeprefix(LIVE_FOLDER + "/"):
             path += AGAIN  # NGINX reads some files anew for each request: those in force are not touched
         folder = path.removeprefix(LIVE_FOLDER + "/")
         archive = io.BytesIO()
@@ -188,21 +188,28 @@ class Gate:
                 _add(tar, f"{folder}/{PROBE_FOLDER}/{name}", tarfile.SYMTYPE, 0o777, f"../{name}")
             for name, text in rollout.probe_files.items():
                 _add(tar, f"{folder}/{PROBE_FOLDER}/{name}", tarfile.REGTYPE, 0o640, text)
-        _run(nginx, f"rm -rf {path}")
+        # One that is there, of a release that was refused, is the same: the name tells the content.
         nginx.put_archive(LIVE_FOLDER, archive.getvalue())
         return path
 
     def _test(self, nginx: Container, path: str) -> None:
-        for folder in (path, f"{path}/{PROBE_FOLDER}"):
-            code, output = _run(nginx, f"nginx -e stderr -t -c {folder}/{CONFIGURATION_FILE} -g 'pid {TEST_PID_FILE};'")
-            if code:
-                raise Refused(f"NGINX rejects the configuration; the one before it stays in force.\n{output}")
+        code, output = _run(
+            nginx,
+            f"for folder in {path} {path}/{PROBE_FOLDER}; do "
+            f"said=$(nginx -e stderr -t -c $folder/{CONFIGURATION_FILE} -g 'pid {TEST_PID_FILE};' 2>&1) || "
+            '{ echo "$said"; exit 1; }; done',
+        )
+        if code:
+            raise Refused(f"NGINX rejects the configuration; the one before it stays in force.\n{output}")
 
     @contextmanager
     def _probe(self, nginx: Container, path: str) -> Iterator[None]:
-        # A gate that was killed may have left one.
         command = f"nginx -e stderr -c {path}/{PROBE_FOLDER}/{CONFIGURATION_FILE} -g 'pid {PROBE_PID_FILE};'"
-        code, output = _run(nginx, f"{STOP_PROBE}; {command}")
+        # A gate that was killed may have left a probe. And while one holds the output of the command that started it,
+        # Docker waits for more: two seconds until it says that the command has ended, and two before the next has.
+        code, output = _run(
+            nginx, f"{STOP_PROBE}; {command} 2>{PROBE_LOG} || {{ cat {PROBE_LOG}; rm {PROBE_LOG}; exit 1; }}"
+        )
         if code:
             raise Refused(f"NGINX does not start with the configuration; the one before it stays in force.\n{output}")
         try:
@@ -275,19 +282,17 @@ class Gate:
                 self._progress(f"{replica.name} has no folder {folder}: the app answers for its static files")
         static_files.remember_the_release_before(run, [files.name for files in rollout.static])
 
-    def _make_live(self, nginx: Container, rollout: Rollout, folder: str) -> None:
-        _, before = _run(nginx, f"readlink {CURRENT}")
-        old_workers = _workers(nginx)
+    def _make_live(self, nginx: Container, rollout: Rollout, folder: str, before: str) -> None:
         try:
-            self._swap(nginx, folder)
+            old_workers = self._swap(nginx, folder)
         except Refused:
-            _run(nginx, _link(before.strip()))
+            _run(nginx, _link(before))
             raise
         deadline = time.monotonic() + RELOAD_TIMEOUT
-        while not _workers(nginx) - old_workers:
+        while not (workers := _workers(nginx)) - old_workers:
             # The master keeps its old workers, and its old configuration, when it cannot apply the new one.
             if time.monotonic() > deadline:
-                self._swap(nginx, before.strip())
+                self._swap(nginx, before)
                 raise Refused(
                     "NGINX did not take over the configuration that it had tested; the one before it stays in force.\n"
                     f"{_last_words(nginx)}"
@@ -297,21 +302,28 @@ class Gate:
         _run(nginx, _name_members(rollout))
         self._warn_of_resets(nginx)
         deadline = time.monotonic() + rollout.drain_timeout + RELOAD_TIMEOUT
-        while _workers(nginx) & old_workers:
+        while workers & old_workers:
             if time.monotonic() > deadline:
                 raise Refused(
                     f"The release is live, but old NGINX workers still run {rollout.drain_timeout:g} s after the "
                     "reload; the replicas before it are kept for them. Run `pulumi up` again."
                 )
             time.sleep(POLL_INTERVAL)
+            workers = _workers(nginx)
 
-    def _swap(self, nginx: Container, folder: str) -> None:
+    def _swap(self, nginx: Container, folder: str) -> set[str]:
+        """Puts the configuration in `folder` in force; returns the workers that ran before."""
         code, output = _run(
             nginx,
+            f"{LIST_WORKERS}; "
             f"{_link(folder)} && nginx -e stderr -c {CURRENT}/{CONFIGURATION_FILE} -g 'pid {PID_FILE};' -s reload",
         )
+        lines = output.splitlines(keepends=True)
+        workers = {line.strip() for line in takewhile(lambda line: line.startswith("/proc/"), lines)}
         if code:
-            raise Refused(f"NGINX could not be told to reload; the configuration before stays in force.\n{output}")
+            said = "".join(lines[len(workers) :])
+            raise Refused(f"NGINX could not be told to reload; the configuration before stays in force.\n{said}")
+        return workers
 
     def _warn_of_resets(self, nginx: Container) -> None:
         """On the host's network, the kernel decides over connections that a leaving NGINX has not accepted yet."""
@@ -333,25 +345,28 @@ class Gate:
         Returns:
             the paths of the sockets, configurations and the probe that are gone.
         """
-        container = self._nginx(nginx)
-        code, _ = _run(container, f"test -e {PROBE_SOCKET}")
-        _run(container, STOP_PROBE)
-        _, current = _run(container, f"readlink {CURRENT}")
-        stale = self._remove_stale(container, current.strip(), set())
-        return [PROBE_SOCKET] * (code == 0) + stale
+        container, current = self._nginx(nginx)
+        code, _ = _run(container, f"test -e {PROBE_SOCKET}; left=$?; {STOP_PROBE}; exit $left")
+        return [PROBE_SOCKET] * (code == 0) + self._remove_stale(container, current, set(), keep_cache=True)
 
     def _sweep(self, nginx: Container, rollout: Rollout, folder: str) -> None:
         """Removes configurations not in force, sockets whose containers are gone, and a cache that is no more."""
         in_use = {replica.socket for replica in rollout.replicas}
-        self._remove_stale(nginx, folder.removeprefix(LIVE_FOLDER + "/"), in_use)
-        if not any(CACHE_FOLDER in text for text in rollout.files.values()):
-            _run(nginx, f"rm -rf {CACHE_FOLDER}")
+        keep_cache = any(CACHE_FOLDER in text for text in rollout.files.values())
+        self._remove_stale(nginx, folder.removeprefix(LIVE_FOLDER + "/"), in_use, keep_cache=keep_cache)
 
-    def _remove_stale(self, nginx: Container, current: str, in_use: set[str]) -> list[str]:
-        _, folders = _run(nginx, f"ls {LIVE_FOLDER}")
+    def _remove_stale(self, nginx: Container, current: str, in_use: set[str], *, keep_cache: bool) -> list[str]:
+        folders, cache, static, configuration, present = _look(
+            nginx,
+            f"ls {LIVE_FOLDER}",
+            f"ls -d {CACHE_FOLDER} 2>/dev/null",
+            static_files.LIST,
+            f"cat {CURRENT}/{CONFIGURATION_FILE}",
+            f"ls {SOCKET_FOLDER}",
+        )
         stale = [f"{LIVE_FOLDER}/{name}" for name in folders.split() if name not in {current, "boot", "current"}]
-        stale += static_files.stale(partial(_run, nginx))
-        _, present = _run(nginx, f"ls {SOCKET_FOLDER}")
+        stale += [] if keep_cache else cache.split()
+        stale += static_files.stale(static, configuration)
         in_use = in_use | self._sockets_in_use(nginx)
         for path in (f"{SOCKET_FOLDER}/{name}" for name in present.split()):
             socket = path.removesuffix(".starting").removesuffix(".stats")
@@ -414,6 +429,12 @@ def _run(container: Container, script: str) -> tuple[int, str]:
     return int(result.exit_code or 0), cast(bytes, result.output).decode(errors="replace")
 
 
+def _look(container: Container, *scripts: str) -> list[str]:
+    """The outputs of shell scripts that run one after the other."""
+    _, output = _run(container, "; printf '\\0'; ".join(scripts))
+    return output.split("\0")
+
+
 def _link(folder: str) -> str:
     """The command that puts the configuration in `folder` in force, at the next reload or start, by a rename."""
     target = shlex.quote(folder.removeprefix(LIVE_FOLDER + "/"))
@@ -426,16 +447,17 @@ def _name_members(rollout: Rollout) -> str:
     return f"printf '%s\\n' {names} > {MEMBERS_FILE}.next && mv {MEMBERS_FILE}.next {MEMBERS_FILE}"
 
 
-def _runs(nginx: Container) -> bool:
+def _current(nginx: Container) -> str | None:
+    """The name of the configuration's folder that is in force; None while NGINX does not run."""
     try:
-        return _run(nginx, f"test -s {PID_FILE}")[0] == 0
+        code, current = _run(nginx, f"test -s {PID_FILE} && readlink {CURRENT}")
     except APIError:  # an exec in a container that is down
-        return False
+        return None
+    return current.strip() if code == 0 else None
 
 
 def _workers(nginx: Container) -> set[str]:
-    """The process ids, as /proc names them, of NGINX's workers."""
-    _, output = _run(nginx, "grep -ls 'nginx: worke[r] process' /proc/[0-9]*/cmdline")
+    _, output = _run(nginx, LIST_WORKERS)
     return set(output.split())
 
 

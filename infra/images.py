@@ -8,8 +8,6 @@ import pulumi_docker as docker
 
 from infra import fingerprint
 
-PLATFORM = "linux/amd64"
-
 
 class BuiltImage:
     """An image that the daemon builds; nothing is pushed.
@@ -26,6 +24,7 @@ class BuiltImage:
         context: str,
         dockerfile: Path,
         arguments: Mapping[str, str],
+        platform: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         """Builds it.
@@ -36,15 +35,17 @@ class BuiltImage:
             context: the folder that the build sees; relative to the project, as every path in the state.
             dockerfile: also relative to the project; it may stand outside the context.
             arguments: build arguments. They are seen in the image's history: no secrets.
+            platform: that it is for. The plugin would take the one of the machine that it runs on, and call another
+                machine's a difference.
         """
         self.content = fingerprint.of_values(
-            fingerprint.of_folder(Path(context)), dockerfile.read_text(), dict(arguments)
+            fingerprint.of_folder(Path(context)), dockerfile.read_text(), dict(arguments), platform
         )
         self.digest = docker.Image(
             name,
             image_name=f"{image_name}:{self.content}",
             build=docker.DockerBuildArgs(
-                context=context, dockerfile=str(dockerfile), args=dict(arguments), platform=PLATFORM
+                context=context, dockerfile=str(dockerfile), args=dict(arguments), platform=platform
             ),
             skip_push=True,
             opts=opts,

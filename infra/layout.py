@@ -1,4 +1,4 @@
-"""Paths, ports and users inside the containers on which several parts agree, each named once.
+"""Paths, ports, users and labels of the containers on which several parts agree, each named once.
 
 The Dockerfiles in `uwsgi/` and `nginx/` make them so; tests keep them alike.
 """
@@ -24,8 +24,11 @@ RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
 PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"
 TEST_PID_FILE = f"{RUNTIME_FOLDER}/test.pid"  # `nginx -t` opens the one that it is given
+PROBE_LOG = f"{RUNTIME_FOLDER}/probe.log"  # what it says on standard error
 PROBE_SOCKET = f"{RUNTIME_FOLDER}/probe.sock"
 BOOT_SOCKET = f"{RUNTIME_FOLDER}/boot.sock"
+
+LABEL_PREFIX = "uwsgi-nginx."  # of the labels by which a stack's containers are found again
 
 NGINX_USER = 101  # as in the official image
 SOCKET_GROUP = 10001  # of the replicas, and of NGINX

@@ -74,6 +74,7 @@ class LoadBalancer(pulumi.ComponentResource):
             str(NGINX),
             NGINX / "Dockerfile",
             build_arguments,
+            settings.platform,
             pulumi.ResourceOptions(parent=self),
         )
         live = docker.Volume(

@@ -1,9 +1,12 @@
 """Renders NGINX's configuration: plain values in, text out. The templates in `nginx/` hold the configuration itself."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -19,7 +22,9 @@ from infra.layout import (
     STATIC_BEFORE,
     STATIC_FOLDER,
 )
-from infra.site import Site, in_url
+
+if TYPE_CHECKING:
+    from infra.site import Site
 
 TEMPLATES = Path(__file__).parent.parent / "nginx"
 
@@ -116,6 +121,9 @@ def render(
 
 def live_files(site: Site, endpoints: Endpoints) -> dict[str, str]:
     """What the configuration includes in the live instance: texts by name."""
+    # Here, because a gate has no use for it: reading the settings' models takes a tenth of a second.
+    from infra.site import in_url
+
     values = {
         "probe": False,
         "site": site,

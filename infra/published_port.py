@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
-from infra.containers import LABEL_PREFIX
 from infra.dynamic import DaemonProvider
-from infra.layout import HTTPS_PORT, PORT
+from infra.layout import HTTPS_PORT, LABEL_PREFIX, PORT
+from infra.refusal import Refused
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -35,7 +35,7 @@ class PublishedPortProvider(DaemonProvider):
         return UpdateResult(outs=_news)
 
     def _try(self, props: dict[str, Any]) -> None:
-        from infra.gate import DAEMON_ERRORS, Refused
+        from infra.docker_host import DAEMON_ERRORS
 
         client, port = self.connect(), int(props["https"])
         try:

@@ -2,7 +2,12 @@
 
 A create or an update that fails is never taken for done: the next `pulumi up` tries it again, and only after it has
 succeeded does the engine delete the replicas of the release before.
+
+The engine runs the provider in a process of its own, at each `up`: what it needs no more than to see that nothing has
+changed is imported above, all else where it is used.
 """
+
+from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from infra import nginx_config
 from infra.dynamic import DaemonProvider
-from infra.load_balancer import LoadBalancer
-from infra.nginx_config import Upstream
-from infra.replicas import Replicas, ReplicaSet
-from infra.settings import Settings
+from infra.refusal import Refused
 
 if TYPE_CHECKING:
     from infra.gate import Gate, Rollout
+    from infra.load_balancer import LoadBalancer
+    from infra.replicas import Replicas, ReplicaSet
+    from infra.settings import Settings
 
 IDENTITY = ("nginx", "replicas", "configuration", "files", "secrets")  # what makes another release of it
 
@@ -39,15 +43,13 @@ class ReleaseProvider(DaemonProvider):
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """What `pulumi refresh` finds: a configuration that somebody changed by hand shows as a difference."""
-        from infra.gate import Refused
-
         try:
             live = self._gate().live_configuration(props["nginx"])
         except Refused:  # a daemon that is away says nothing about the configuration
             live = None
         return ReadResult(id_=id_, outs=props if live is None else {**props, "configuration": live})
 
-    def _gate(self) -> "Gate":
+    def _gate(self) -> Gate:
         from infra.gate import Gate
 
         return Gate(self.connect(), progress=lambda text: print(text, file=sys.stderr, flush=True))
@@ -71,6 +73,9 @@ class Release(Resource, name="Release"):
         load_balancer: LoadBalancer,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        from infra import nginx_config
+        from infra.nginx_config import Upstream
+
         # Without the containers' ids, which a preview does not know: so it shows the configuration.
         configuration = pulumi.Output.all(*(_upstreams(replica_set) for replica_set in replicas.sets)).apply(
             lambda sets: nginx_config.render(
@@ -88,7 +93,15 @@ class Release(Resource, name="Release"):
             "files": nginx_config.live_files(settings, load_balancer.endpoints),
             "secrets": pulumi.Output.secret(nginx_config.secret_files(settings, stack)),
             "clientHeaders": nginx_config.canary_headers(settings),
-            "static": [_static_files(settings, replica_set) for replica_set in replicas.sets if settings.served_files],
+            "static": [
+                {
+                    "name": nginx_config.static_name(settings, replica_set.release),
+                    "container": replica_set.members[0]["container"],
+                    "folders": settings.served_files,
+                }
+                for replica_set in replicas.sets
+                if settings.served_files
+            ],
             "healthPath": settings.health_path,
             "healthTimeout": settings.health_timeout,
             "drainTimeout": settings.drain_timeout,
@@ -100,16 +113,10 @@ def _upstreams(replicas: ReplicaSet) -> pulumi.Output[list[dict[str, str]]]:
     return pulumi.Output.all(*({key: member[key] for key in ("name", "socket")} for member in replicas.members))
 
 
-def _static_files(settings: Settings, replicas: ReplicaSet) -> dict[str, Any]:
-    return {
-        "name": nginx_config.static_name(settings, replicas.release),
-        "container": replicas.members[0]["container"],
-        "folders": settings.served_files,
-    }
-
-
-def _rollout(props: dict[str, Any]) -> "Rollout":
+def _rollout(props: dict[str, Any]) -> Rollout:
+    from infra import nginx_config
     from infra.gate import Replica, Rollout
+    from infra.nginx_config import Upstream
     from infra.static_files import StaticFiles
 
     replicas = [Replica(**replica) for replica in props["replicas"]]

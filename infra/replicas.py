@@ -17,10 +17,14 @@ UWSGI = Path("uwsgi")  # relative to the project, as every path in the state
 STOP_MARGIN = 5  # seconds beyond the drain before a stop becomes a kill
 
 # Docker's own check is for people and monitors; the gate does not wait for it. A shorter interval for starting ones is
-# known to Docker Engine 25 and newer alone: set, it would be a difference after every refresh of an older one.
-HEALTH_INTERVAL = "30s"
-HEALTH_CHECK_TIMEOUT = "5s"
-HEALTH_RETRIES = 3
+# known to Docker Engine 25 and newer alone: set, it would be a difference after every refresh of an older one. So it is
+# short for all, and a check that finds a replica as well as the one before stays and watches it.
+HEALTH_INTERVAL = "10s"
+HEALTH_WATCH = 300  # seconds
+HEALTH_PAUSE = 10  # seconds between two questions of one check
+HEALTH_CHECK_TIMEOUT = "5m30s"  # as a refresh reads it
+HEALTH_RETRIES = 6
+HEALTH_MARKER = f"{containers.TMPFS}/.healthy"
 
 
 @dataclass(frozen=True)
@@ -108,13 +112,15 @@ class Replicas(pulumi.ComponentResource):
             "ENTRYPOINT_PY": (UWSGI / "entrypoint.py").read_text(),
             "WSGI_PY": (UWSGI / "wsgi.py").read_text(),
             "LIVE_RELOAD_PY": (UWSGI / "live_reload.py").read_text(),
-            "HEALTHCHECK": (UWSGI / "healthcheck.py").read_text(),
+            "HEALTHCHECK_C": (UWSGI / "healthcheck.c").read_text(),
             "UWSGI_APP": settings.app_module,
             "UWSGI_CALLABLE": settings.app_callable,
             "IMPORT_CHECK": str(settings.import_check).lower(),
         }
         opts = pulumi.ResourceOptions(parent=self)
-        return BuiltImage(name, settings.app_image_name, folder, UWSGI / "Dockerfile", arguments, opts)
+        return BuiltImage(
+            name, settings.app_image_name, folder, UWSGI / "Dockerfile", arguments, settings.platform, opts
+        )
 
     def _set(
         self, prefix: str, count: int, image: pulumi.Input[str], content: str, *depends_on: pulumi.Resource
@@ -147,7 +153,10 @@ class Replicas(pulumi.ComponentResource):
             ],
             tmpfs={containers.TMPFS: f"size={containers.TMPFS_SIZE}"},
             healthcheck=docker.ContainerHealthcheckArgs(
-                tests=["CMD", "python", "-IS", "/usr/local/bin/healthcheck.py", settings.health_path, socket],
+                tests=[
+                    *("CMD", "healthcheck", settings.health_path, socket),
+                    *(HEALTH_MARKER, str(HEALTH_WATCH), str(HEALTH_PAUSE)),
+                ],
                 interval=HEALTH_INTERVAL,
                 timeout=HEALTH_CHECK_TIMEOUT,
                 retries=HEALTH_RETRIES,

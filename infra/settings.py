@@ -7,7 +7,7 @@ import difflib
 import ipaddress
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -25,12 +25,13 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from infra import fingerprint, pages
+from infra import dockerignore, fingerprint, pages
 from infra.site import Canary, Location, Port, Seconds, Site, as_texts
 
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
 MAX_REPLICAS = 100
 MAX_SHOWN = 300  # characters of a value that an error repeats
+MIN_HIDDEN = 3  # characters of a secret that is taken out of a reason; shorter ones are parts of its own words
 RESERVED_VARIABLES = (
     *("REPLICA_SOCKET", "LIVE_RELOAD", "UWSGI_WORKER_RELOAD_MERCY"),
     *("UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS"),
@@ -92,6 +93,7 @@ class Settings(Site):
     )
     environment: dict[str, str] = Field(
         default={},
+        repr=False,
         description="Environment variables of the app. Set secret ones with `pulumi config set --secret --path "
         "environment.NAME`: then all of them are ciphertext in the state.",
     )
@@ -145,6 +147,11 @@ class Settings(Site):
     nginx_image: ImageReference = Field(
         default="nginx:1.31", description="The NGINX image on which the load balancer is built (1.30 or newer)."
     )
+    platform: Literal["linux/amd64", "linux/arm64"] = Field(
+        default="linux/amd64",
+        description="What the machine of the Docker daemon is, and the images are built for: `linux/arm64` on ARM, "
+        "also on a Mac with Apple's own processor.",
+    )
 
     @field_validator("publish_address")
     @classmethod
@@ -171,6 +178,7 @@ class Settings(Site):
             raise ValueError("should be a folder; there is none of that name")
         if not (folder / "requirements.txt").is_file():
             raise ValueError("should hold a requirements.txt (an empty one will do); it has none")
+        dockerignore.read(folder / dockerignore.IGNORE_FILE)
         return folder.as_posix()
 
     @field_validator("canary")
@@ -203,8 +211,9 @@ class Settings(Site):
     def _are_variables(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                shown = name.partition("=")[0]  # some write the value behind it
                 raise ValueError(
-                    f"{name!r} is no name of a variable: letters, digits and _ are, not starting with a digit"
+                    f"{shown!r} is no name of a variable: letters, digits and _ are, not starting with a digit"
                 )
             if name in RESERVED_VARIABLES:
                 raise ValueError(f"{name} is set by the stack itself; use the setting for it")
@@ -320,11 +329,12 @@ class Settings(Site):
         Raises:
             SettingsError: as `load`.
         """
+        decoded = {key: _decoded(cls, key, value) for key, value in values.items()}
         try:
-            decoded = {key: _decoded(cls, key, value) for key, value in values.items()}
             settings = cls.model_validate(decoded, by_alias=True, by_name=False)
         except ValidationError as error:
-            lines = [_in_words(cls, problem, secret) for problem in error.errors(include_url=False)]
+            hidden = {text for key in secret & decoded.keys() for text in _texts(decoded[key])}
+            lines = [_in_words(cls, problem, secret, hidden) for problem in error.errors(include_url=False)]
             raise SettingsError("The configuration is refused, nothing was changed:\n  " + "\n  ".join(lines)) from None
         settings._secret_keys = frozenset(secret)
         settings._check_passwords_are_secret()
@@ -392,9 +402,9 @@ def _decoded(model: type[BaseModel], key: str, value: str) -> Any:
         return value
 
 
-def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset[str]) -> str:
+def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset[str], hidden_texts: set[str]) -> str:
     if not problem["loc"]:  # two keys that do not go together
-        return _reason(problem)
+        return _reason(problem, hidden_texts)
     key = ".".join(str(part) for part in problem["loc"])
     field, siblings = _place(model, problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -404,7 +414,8 @@ def _in_words(model: type[BaseModel], problem: Any, secret: set[str] | frozenset
     hidden = problem["loc"][0] in secret or (field is not None and not field.repr)
     hidden = hidden or "PRIVATE KEY" in str(problem["input"])  # in a place where none belongs
     value = "[secret]" if hidden else _shortened(repr(problem["input"]))
-    return f"{key}: {value} is not accepted: {_reason(problem)}. {field.description if field else ''}".rstrip()
+    reason = _reason(problem, {*_texts(problem["input"])} if hidden else set())
+    return f"{key}: {value} is not accepted: {reason}. {field.description if field else ''}".rstrip()
 
 
 def _place(model: type[BaseModel], location: Sequence[str | int]) -> tuple[FieldInfo | None, Collection[str]]:
@@ -430,9 +441,24 @@ def nested_model(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := nested_model(part))), None)
 
 
-def _reason(problem: Any) -> str:
+def _reason(problem: Any, hidden: Collection[str]) -> str:
     reason = str(problem["msg"]).removeprefix("Value error, ")
+    for text in sorted((text for text in hidden if len(text) >= MIN_HIDDEN), key=len, reverse=True):
+        reason = reason.replace(text, "[secret]").replace(repr(text)[1:-1], "[secret]")
     return reason[:1].lower() + reason[1:]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Those in a value of the configuration, however deep."""
+    inside = [value]
+    while inside:
+        item = inside.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            inside.extend(item.values())
+        elif isinstance(item, list | tuple):
+            inside.extend(item)
 
 
 def _shortened(text: str) -> str:

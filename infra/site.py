@@ -19,7 +19,7 @@ PATH = r"^/([A-Za-z0-9._~@:+,-]+(/[A-Za-z0-9._~@:+,-]+)*/?)?$"
 HOST = r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 MAX_PATHS = 100
 URI = r"/[A-Za-z0-9._~@:+,/-]*(\?[A-Za-z0-9._~@:+,/=&%-]*)?"
-SERVER = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"
+SERVER = r"https?://((?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(:(?P<port>\d{1,5}))?"
 DAY = 86400  # seconds
 YEAR = 365 * DAY
 
@@ -93,6 +93,13 @@ Host = Annotated[str, AfterValidator(_as_host)]
 Hosts = Annotated[tuple[Host, ...], Field(max_length=100), AfterValidator(_once)]
 Network = Annotated[str, AfterValidator(_as_network)]
 Networks = Annotated[tuple[Network, ...], Field(max_length=100), AfterValidator(_once)]
+
+
+def _is_not_set_by_nginx(header: str) -> str:
+    """One that nginx/uwsgi_params.j2 neither sets nor takes away."""
+    if re.match("x-(real-ip|request-id|original-|forwarded-(for|host|method|port|pre|proto|s|uri))", header.lower()):
+        raise ValueError("should be a name that says nothing else to the app")
+    return header
 
 
 def in_url(host: str) -> str:
@@ -206,12 +213,14 @@ class AuthRequest(Model):
     endpoint: str = Field(
         default="",
         pattern=rf"^(|({URI})|{SERVER}({URI})?)$",
+        max_length=1000,
         description="A path of the app, or a URL: its answer 2xx lets a request pass, 401 and 403 do not. The name in "
         "a URL is looked up when the release is tested, and when NGINX starts.",
     )
     sign_in: str = Field(
         default="",
         pattern=rf"^(|({URI})|{SERVER}({URI})?)$",
+        max_length=1000,
         description="Where those go who are not known (401), with the page that they wanted in `rd`: its path where "
         "this is a path, else its URL; empty: they get the 401.",
     )
@@ -223,12 +232,23 @@ class AuthRequest(Model):
         "by the endpoint, as REMOTE_USER and under this name, which nobody else can use.",
     )
 
+    @field_validator("endpoint", "sign_in")
+    @classmethod
+    def _names_a_server(cls, value: str) -> str:
+        server = re.match(SERVER, value)
+        if server and server["port"] and not 1 <= int(server["port"]) <= 65535:
+            raise ValueError(f"its port should be from 1 to 65535, and is {server['port']}")
+        if server:
+            try:
+                _as_host(server["name"] or str(ipaddress.IPv6Address(server["address"])))
+            except ValueError:
+                raise ValueError("should have the name of a host or an address after ://, one of IPv6 in []") from None
+        return value
+
     @field_validator("user_header")
     @classmethod
     def _is_free(cls, value: str) -> str:
-        if re.match("x-(real-ip|request-id|original-|forwarded-(for|host|method|port|pre|proto|s|uri))", value.lower()):
-            raise ValueError("should be a name that says nothing else to the app")
-        return value
+        return _is_not_set_by_nginx(value)
 
     @property
     def is_url(self) -> bool:
@@ -295,6 +315,11 @@ class Canary(Model):
         max_length=40,
         description="A request with this header goes to the canary if it says `always`, past it if `never`.",
     )
+
+    @field_validator("header")
+    @classmethod
+    def _is_the_clients(cls, value: str) -> str:
+        return _is_not_set_by_nginx(value)
 
 
 class Maintenance(Model):
@@ -548,6 +573,12 @@ class Site(Model):
                 raise ValueError(f"paths.{path}.auth is basic, but basicAuth.users has nobody")
             if rules.auth == "request" and not self.auth_request.endpoint:
                 raise ValueError(f"paths.{path}.auth is request, but there is no authRequest.endpoint")
+        return self
+
+    @model_validator(mode="after")
+    def _canary_has_a_header_of_its_own(self) -> "Site":
+        if self.canary.header.lower() == self.auth_request.user_header.lower():
+            raise ValueError(f"canary.header is {self.canary.header}, as authRequest.userHeader is: it needs another")
         return self
 
     @model_validator(mode="after")

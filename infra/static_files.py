@@ -20,6 +20,8 @@ from infra.layout import APP_FOLDER, CURRENT, NGINX_USER, SOCKET_GROUP, STATIC_B
 
 PART = ".part"  # ends the name of a folder that is not complete
 CHUNK = 1 << 20  # bytes
+# A line for each name in the folder: where it leads, if it is a link, after a space.
+LIST = f'ls {STATIC_FOLDER} 2>/dev/null | while read -r name; do echo "$name $(readlink {STATIC_FOLDER}/$name)"; done'
 
 Shell = Callable[[str], tuple[int, str]]  # runs a script in NGINX's container: exit code and output
 
@@ -66,28 +68,31 @@ def put(nginx: Container, run: Shell, replica: Container, files: StaticFiles) ->
 
 def remember_the_release_before(run: Shell, names: Sequence[str]) -> None:
     """Links each of the releases `names`, which go live, to the one in force that goes."""
-    goes = [name for name in _in_force(run) if name not in names]
+    if not names:
+        return
+    _, configuration = run(f"cat {CURRENT}/nginx.conf")
+    goes = [name for name in _in_force(configuration) if name not in names]
     for name in names if goes else ():
         link = f"{STATIC_FOLDER}/{name}{STATIC_BEFORE}"
         run(f"ln -sfn {goes[0]} {link}.next && mv -T {link}.next {link}")
 
 
-def stale(run: Shell) -> list[str]:
-    """The paths of what neither the configuration in force nor the one before it needs."""
-    _, listed = run(f"cd {STATIC_FOLDER} 2>/dev/null && ls")
-    present = listed.split()
-    needed = {part for name in _in_force(run) for part in (name, name + STATIC_BEFORE)}
-    links = [name for name in present if name in needed and name.endswith(STATIC_BEFORE)]
-    if links:
-        _, targets = run(f"cd {STATIC_FOLDER} && readlink {shlex.join(links)}")
-        needed |= set(targets.split())
-    return [f"{STATIC_FOLDER}/{name}" for name in present if name not in needed]
+def stale(listed: str, configuration: str) -> list[str]:
+    """The paths of what neither the configuration in force nor the one before it needs.
+
+    Args:
+        listed: what `LIST` says.
+        configuration: text of the one in force.
+    """
+    targets = {name: target for name, _, target in (line.partition(" ") for line in listed.splitlines())}
+    needed = {part for name in _in_force(configuration) for part in (name, name + STATIC_BEFORE)}
+    needed |= {target for name, target in targets.items() if name in needed}
+    return [f"{STATIC_FOLDER}/{name}" for name in targets if name not in needed]
 
 
-def _in_force(run: Shell) -> list[str]:
+def _in_force(configuration: str) -> list[str]:
     """The releases in whose folders NGINX looks, the first one first."""
-    _, text = run(f"cat {CURRENT}/nginx.conf")
-    return list(dict.fromkeys(re.findall(r"[ ]/([0-9a-f]+-[0-9a-f]+)\$uri", text)))
+    return list(dict.fromkeys(re.findall(r"[ ]/([0-9a-f]+-[0-9a-f]+)\$uri", configuration)))
 
 
 def repacked(archive: Iterator[bytes]) -> Iterator[bytes]:

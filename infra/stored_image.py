@@ -6,6 +6,7 @@ import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from infra.dynamic import DaemonProvider
+from infra.refusal import Refused
 
 
 class StoredImageProvider(DaemonProvider):
@@ -25,7 +26,7 @@ class StoredImageProvider(DaemonProvider):
     def _find(self, digest: str) -> None:
         from docker.errors import ImageNotFound
 
-        from infra.gate import DAEMON_ERRORS, Refused
+        from infra.docker_host import DAEMON_ERRORS
 
         try:
             self.connect().images.get(digest)

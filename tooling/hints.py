@@ -93,7 +93,7 @@ HINTS: tuple[tuple[str, str], ...] = (
         "Try `docker pull` by hand, or bring the image there with `docker load`. " + _IMAGE_SETTING,
     ),
     (
-        _OF_IMAGE.format(image="app") + r"(?:The command '|process \")[^\n]*IMPORT_CHECK",
+        _OF_IMAGE.format(image="(?:app|canary)") + r"(?:The command '|process \")[^\n]*IMPORT_CHECK",
         "The app cannot be imported, for the reason above. Mend it, then run this again. Or, if all it lacks in the\n"
         "build is its environment:\n{pulumi} config set importCheck false --stack {stack}",
     ),
@@ -103,6 +103,20 @@ HINTS: tuple[tuple[str, str], ...] = (
         "Mend that (requirements.txt, most often), then run this again. To try the build alone:\n"
         'eval "$(make -s env)"\ndocker build --file uwsgi/Dockerfile --target builder \\\n'
         "  --build-arg PYTHON_IMAGE=$(pulumi config get pythonImage) $(pulumi config get appFolder)",
+    ),
+    (
+        _OF_IMAGE.format(image="canary") + _STEP_FAILED,
+        "This step of the build of the canary's image failed, for the reason above it:\n{step}\n"
+        "Mend that (requirements.txt, most often), then run this again. To try the build alone:\n"
+        'eval "$(make -s env)"\ndocker build --file uwsgi/Dockerfile --target builder \\\n'
+        "  --build-arg PYTHON_IMAGE=$(pulumi config get pythonImage) \\\n"
+        "  $(pulumi config get --path canary.appFolder || pulumi config get appFolder)",
+    ),
+    (
+        _OF_IMAGE.format(image="exporter") + _STEP_FAILED,
+        "This step of the exporter image's build failed, for the reason above it:\n{step}\n"
+        "Mend that, then run this again. To try the build alone:\n"
+        'eval "$(make -s env)"\ndocker build --build-arg PYTHON_IMAGE=$(pulumi config get pythonImage) exporter',
     ),
     (
         _OF_IMAGE.format(image="nginx") + _STEP_FAILED,

@@ -19,6 +19,9 @@ from contextlib import suppress
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 CHUNK = 65536  # bytes; as much as a pipe holds
 LONGEST = 65536  # bytes; a longer line becomes several
+# uWSGI that was told to stop looks once a second whether its workers are gone, or when another signal comes. SIGHUP
+# does nothing else then (https://github.com/unbit/uwsgi/blob/2.0.31/core/uwsgi.c, `gracefully_kill_them_all`).
+NUDGE_INTERVAL = 100  # milliseconds
 REPLICA = os.uname().nodename
 # `log-format` in uwsgi.ini.
 REQUEST = re.compile(r"\[request\] (?P<status>\d+) (?P<seconds>[\d.]+) (?P<method>\S+) (?P<uri>\S+) (?P<id>.*)")
@@ -118,8 +121,11 @@ def main(command: list[str]) -> int:
     waiting.register(awakened, select.POLLIN)
     waiting.register(said, select.POLLIN)
     code = None
+    is_stopping = False
     while code is None:
-        ready = {descriptor for descriptor, _ in waiting.poll()}
+        ready = {descriptor for descriptor, _ in waiting.poll(NUDGE_INTERVAL if is_stopping else None)}
+        if is_stopping and not ready:
+            os.kill(child, signal.SIGHUP)
         if said in ready:
             data = os.read(said, CHUNK)
             write(lines.feed(data))
@@ -129,6 +135,7 @@ def main(command: list[str]) -> int:
             for received in os.read(awakened, CHUNK):
                 if received in FORWARDED:
                     os.kill(child, received)
+                is_stopping = is_stopping or received == signal.SIGTERM
             code = exit_code(child)
 
     # Orphans may still hold the pipe: what is in it is all that counts.
@@ -143,8 +150,7 @@ def main(command: list[str]) -> int:
 
 
 def prefer_throughput() -> None:
-    """Has the kernel let a thread run on when another one of the replica is woken: SCHED_BATCH, which all that it starts
-    inherits.
+    """Has the kernel let a thread run on when another one of the replica is woken (SCHED_BATCH, which is inherited).
 
     Threads that share the interpreter's lock wake each other several times a request, and each time the one that is
     woken would take the place of the one that has the lock (docs/performance.md).

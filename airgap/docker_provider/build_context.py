@@ -6,16 +6,15 @@ import os
 import stat
 import tarfile
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
-from airgap.docker_provider import ignore
 from airgap.docker_provider.errors import UserError
+from infra import dockerignore
+from infra.dockerignore import IGNORE_FILE
 
-IGNORE_FILE: Final = ".dockerignore"
 LINKS: Final = 255
 """Symbolic links that are followed before it must be a loop; as in Go's filepath.EvalSymlinks."""
 
@@ -29,15 +28,6 @@ _TYPE_LETTERS: Final = (
 )
 
 
-class Entry(NamedTuple):
-    """Something in the folder."""
-
-    path: str
-    """Relative to the folder, with slashes."""
-    mode: int
-    ignored: bool
-
-
 @dataclass(frozen=True)
 class BuildContext:
     """A folder and a Dockerfile, both relative to the project. The Dockerfile may lie outside the folder."""
@@ -46,30 +36,18 @@ class BuildContext:
     dockerfile: Path
 
     @cached_property
-    def _patterns(self) -> list[ignore.Pattern]:
+    def _patterns(self) -> list[dockerignore.Pattern]:
         """The ignore file's: the Dockerfile's own if there is one, else the folder's."""
         own = self.dockerfile.with_name(self.dockerfile.name + IGNORE_FILE)
-        path = own if own.exists() else self.folder / IGNORE_FILE
         try:
-            return ignore.parse(path.read_text(encoding="utf-8")) if path.exists() else []
+            return dockerignore.read(own if own.exists() else self.folder / IGNORE_FILE)
         except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(str(error)) from error
 
     @cached_property
     def relative_dockerfile(self) -> str:
         """The Dockerfile seen from the folder; starts with ../ if it lies outside."""
         return os.path.relpath(self.dockerfile.resolve(), self.folder.resolve())
-
-    def _walk(self, below: str = "", parent: tuple[bool, ...] = ()) -> Iterator[Entry]:
-        """Everything in the folder, in lexical order; only what is ignored for good is not looked into."""
-        exceptions = any(pattern.exception for pattern in self._patterns)
-        for found in sorted(os.scandir(self.folder / below), key=lambda found: found.name):
-            path = f"{below}/{found.name}" if below else found.name
-            ignored, applies = ignore.match(self._patterns, path, parent)
-            mode = found.stat(follow_symlinks=False).st_mode
-            yield Entry(path, mode, ignored)
-            if stat.S_ISDIR(mode) and (exceptions or not ignored):
-                yield from self._walk(path, applies)
 
     def digest(self) -> str:
         """The digest that tells whether a build is due, as `hashContext` of pulumi-docker computes it.
@@ -83,7 +61,7 @@ class BuildContext:
             total.update(name.encode() + mode.encode() + hashlib.sha256(content).digest() + b"\0")
 
         add("Dockerfile", go_mode(0), self.dockerfile.read_bytes())
-        for path, mode, ignored in self._walk():
+        for path, mode, ignored in dockerignore.walk(self.folder, self._patterns):
             if not ignored and not stat.S_ISDIR(mode):
                 add(path, go_mode(mode), _hashed_content(self.folder / path, mode))
         return total.hexdigest()
@@ -104,7 +82,7 @@ class BuildContext:
             added = {name: content, IGNORE_FILE: patterns + f"\n{name}\n".encode()}
         needed = {IGNORE_FILE, self.relative_dockerfile}
         with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for path, mode, ignored in self._walk():
+            for path, mode, ignored in dockerignore.walk(self.folder, self._patterns):
                 if path not in added and (not ignored or path in needed) and not stat.S_ISSOCK(mode):
                     self._add(tar, path)
             for path, content in added.items():

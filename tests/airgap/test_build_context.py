@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from airgap.docker_provider import ignore
 from airgap.docker_provider.build_context import BuildContext, go_mode
 from airgap.docker_provider.errors import UserError
+from infra import dockerignore
 
 
 @pytest.fixture
@@ -180,9 +180,9 @@ def test_the_dockerfile_s_own_ignore_file_comes_before_the_folder_s(project: Pat
 
 def ignored(text: str, path: str) -> bool:
     """Whether the ignore file leaves the path out, itself or with a folder that it is in."""
-    patterns, left_out, parent = ignore.parse(text), False, tuple[bool, ...]()
+    patterns, left_out, parent = dockerignore.parse(text), False, tuple[bool, ...]()
     for end in [i for i, char in enumerate(path) if char == "/"] + [len(path)]:
-        left_out, parent = ignore.match(patterns, path[:end], parent)
+        left_out, parent = dockerignore.match(patterns, path[:end], parent)
     return left_out
 
 

@@ -147,5 +147,5 @@ def test_nginx_has_room_for_as_many_replicas_as_there_may_be(running: Stack, met
         drain_timeout=1,
     )
     gate = Gate(running.docker)
-    nginx = gate._nginx(rollout.nginx)
-    gate._test(nginx, gate._put(nginx, rollout))
+    nginx, before = gate._nginx(rollout.nginx)
+    gate._test(nginx, gate._put(nginx, rollout, before))

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from allpairspy import AllPairs  # type: ignore[import-untyped]
 
-from infra import gate, nginx_config
+from infra import nginx_config
 from infra.gate import Gate, Replica, Rollout
 from infra.load_balancer import endpoints
 from infra.nginx_config import Upstream
+from infra.refusal import Refused
 from infra.settings import Settings
 from tests.live.stack import Stack
 from tests.unit.certificates import self_signed
@@ -115,10 +116,10 @@ def test_every_pair_of_features_passes_the_real_nginx(nginx: Stack, monkeypatch:
             health_timeout=1,
             drain_timeout=1,
         )
-        path = checked._put(container, rollout)
+        path = checked._put(container, rollout, before="")
         try:
             checked._test(container, path)
-        except gate.Refused as refused:
+        except Refused as refused:
             raise AssertionError(f"{json.dumps(configuration, indent=1)}\n{refused}") from refused
         nginx.run_in(container, f"rm -rf {path}")
         count += 1

@@ -58,6 +58,13 @@ ELSEWHERE = {
     # BuildKit, in the official plugin
     "  docker:index:Image (nginx-image):\n    error: failed to solve: nginx:9: failed to resolve source metadata for "
     "docker.io/library/nginx:9: docker.io/library/nginx:9: not found": "pulumi config set nginxImage",
+    '  docker:index:Image (canary-image):\n    error: failed to solve: process "/bin/sh -c pip install -r '
+    '/tmp/requirements.txt" did not complete successfully: exit code: 1': "--path canary.appFolder || ",
+    '  docker:index:Image (canary-image):\n    error: failed to solve: process "/bin/sh -c compileall && if [ '
+    '"${IMPORT_CHECK}" = true ]" did not complete successfully: exit code: 1': "importCheck false",
+    "  docker:index:Image (exporter-image):\n    The command '/bin/sh -c pip install' returned a non-zero code: 1": (
+        "pythonImage) exporter"
+    ),
     '  docker:index:Image (app-image):\n    error: failed to solve: process "/bin/sh -c pip install -r '
     '/tmp/requirements.txt" did not complete successfully: exit code: 1': "/bin/sh -c pip install -r /tmp/require",
     '  docker:index:Image (nginx-image):\n    error: process "/bin/sh -c nginx -v" did not complete successfully: '

@@ -13,8 +13,9 @@ from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.dynamic.dynamic import serialize_provider
 
 from infra import docker_host, nginx_config
-from infra.gate import Gate, Refused, Rollout
+from infra.gate import Gate, Rollout
 from infra.nginx_config import Endpoints, Upstream
+from infra.refusal import Refused
 from infra.settings import Settings, SettingsError
 from infra.site import Site
 from infra.stored_image import StoredImageProvider

@@ -183,6 +183,23 @@ def test_a_file_whose_name_cannot_be_one_is_refused() -> None:
     assert "tls.keyFile (a\0b): it cannot be read" in refusal(key="", keyFile="a\0b")
 
 
+@pytest.mark.parametrize("name", ["certificate", "key"])
+@pytest.mark.parametrize("secret", [True, False])
+def test_a_text_where_a_file_is_wanted_is_refused_and_not_repeated(name: str, secret: bool) -> None:
+    text = SHOP.key if name == "key" else SHOP.chain
+    certificate, others = (SHOP.chain, {}) if name == "key" else ("", {"keyFile": "b.pem"})
+    message = refusal(certificate, "", secret=secret, **{**others, f"{name}File": text})
+    assert f"tls.{name}File: it is the text, and should be the name of a file." in message
+    assert "-----BEGIN" not in message
+
+
+def test_a_key_without_its_first_and_last_line_is_not_repeated_either() -> None:
+    text = "".join(SHOP.key.splitlines()[1:-1])
+    message = refusal(SHOP.chain, "", keyFile=text)
+    assert "tls.keyFile: it is the text, and should be the name of a file." in message
+    assert text[:20] not in message
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -159,6 +159,20 @@ def test_signals_reach_the_command(number: signal.Signals) -> None:
     assert (code, [record["message"] for record in records]) == (5, ["got it"])
 
 
+def test_a_command_that_stops_is_nudged_until_it_is_gone() -> None:
+    script = (
+        "import os, signal, time\nnudges = []\n"
+        "def nudge(*_):\n    nudges.append(1)\n    if len(nudges) == 3: os._exit(5)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGHUP, nudge))\n"
+        "print('ready')\nwhile True: time.sleep(60)"
+    )
+    with running(*python(script)) as process:
+        assert process.stdout
+        assert "ready" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 5
+
+
 def test_the_command_runs_in_batches() -> None:
     assert messages("import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)") == ["True"]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from docker.utils.build import exclude_paths
 
 from infra import fingerprint
 
@@ -113,8 +112,15 @@ def test_the_order_in_which_the_system_lists_files_does_not_matter(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = fingerprint.of_folder(folder)
-    monkeypatch.setattr("infra.fingerprint.exclude_paths", lambda *args: sorted(exclude_paths(*args), reverse=True))
+    names = sorted(fingerprint.files(folder), reverse=True)
+    monkeypatch.setattr(fingerprint, "files", lambda _: names)
     assert fingerprint.of_folder(folder) == before
+
+
+def test_a_line_that_is_no_pattern_is_named_with_its_file(folder: Path) -> None:
+    (folder / ".dockerignore").write_text("*.md\n[a\n")
+    with pytest.raises(ValueError, match=r"/app/\.dockerignore: '\[a' is no pattern"):
+        fingerprint.files(folder)
 
 
 def test_a_folder_without_an_ignore_file_counts_all_its_files(folder: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 import requests
 
 from infra import gate, layout, nginx_config
-from infra.gate import Gate, Refused, Replica, Rollout
+from infra.gate import Gate, Replica, Rollout
 from infra.nginx_config import Endpoints, Upstream
+from infra.refusal import Refused
 from infra.site import Site
 from tests.unit.fake_docker import BOOT_TIME, FakeClock, FakeMachine, FakeReplica, after, api_error
 

@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from infra import gate, layout, nginx_config, static_files
-from infra.gate import Gate, Refused, Replica, Rollout
+from infra.gate import Gate, Replica, Rollout
 from infra.nginx_config import Endpoints, Upstream
+from infra.refusal import Refused
 from infra.site import Canary, Site
 from infra.static_files import StaticFiles, repacked
 from tests.unit.fake_docker import FakeClock, FakeMachine, FakeReplica

@@ -1,33 +1,28 @@
-"""`uwsgi/healthcheck.py` against a real little server on a unix socket."""
+"""`uwsgi/healthcheck.c`, compiled, against a real little server on a unix socket."""
 
-import importlib.util
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import cast
 
 import pytest
 
-SCRIPT = Path("uwsgi/healthcheck.py")
+SOURCE = Path("uwsgi/healthcheck.c")
+GOOD = b"HTTP/1.1 200 OK\r\n\r\nok"
 
 
-@pytest.fixture
-def healthcheck(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    spec = importlib.util.spec_from_file_location("healthcheck_under_test", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler here; the image has its own")
+    compiled = tmp_path_factory.mktemp("healthcheck") / "healthcheck"
+    subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", "-O2", "-o", compiled, SOURCE], check=True)
+    return compiled
 
 
 @pytest.fixture
@@ -38,11 +33,12 @@ def address() -> Iterator[str]:
 
 
 class Server:
-    """Answers one connection with `response`, and keeps what it was asked."""
+    """Answers with `response`, and keeps what it was asked last."""
 
     def __init__(self, address: str, response: bytes, *, silent: bool = False) -> None:
         self.asked = b""
-        self._response, self._silent = response, silent
+        self.count, self.has_asked = 0, threading.Event()
+        self.response, self._silent = response, silent
         self._done = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.settimeout(5)
@@ -52,26 +48,30 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:  # nobody came
-            return
-        with connection:
-            connection.settimeout(5)
-            self.asked = connection.recv(65536)
-            if self._silent:
-                self._done.wait(5)
-            else:
-                connection.sendall(self._response)
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed, or nobody came
+                return
+            with connection:
+                connection.settimeout(5)
+                self.asked = connection.recv(65536)
+                self.count += 1
+                self.has_asked.set()
+                if self._silent:
+                    self._done.wait(10)
+                else:
+                    connection.sendall(self.response)
 
     def close(self) -> None:
         self._done.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 
 
 @contextmanager
-def serving(address: str, response: bytes = b"HTTP/1.1 200 OK\r\n\r\nok", *, silent: bool = False) -> Iterator[Server]:
+def serving(address: str, response: bytes = GOOD, *, silent: bool = False) -> Iterator[Server]:
     server = Server(address, response, silent=silent)
     try:
         yield server
@@ -92,24 +92,40 @@ def variables(packet: bytes) -> dict[str, str]:
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 
-Check = Callable[..., str | None]
+@dataclass
+class Check:
+    """Runs it as Docker does, with a marker of its own."""
+
+    program: Path
+    address: str
+
+    @property
+    def marker(self) -> Path:
+        return Path(self.address).with_name("marker")
+
+    def start(self, path: str = "/health", watch: int = 0, pause: int = 0) -> "subprocess.Popen[str]":
+        command = [str(self.program), path, self.address, str(self.marker), str(watch), str(pause)]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
+        )
+
+    def __call__(self, path: str = "/health", watch: int = 0, pause: int = 0) -> tuple[int, str]:
+        """Exit code and what it says."""
+        with self.start(path, watch, pause) as process:
+            out, words = process.communicate(timeout=20)
+        assert out == ""
+        return process.returncode, words
 
 
 @pytest.fixture
-def check(healthcheck: ModuleType) -> Check:
-    def check(*args: object, **kwargs: object) -> object:
-        with warnings.catch_warnings():
-            # The script ends when it has its answer, and its socket with it.
-            warnings.simplefilter("ignore", ResourceWarning)
-            return healthcheck.check(*args, **kwargs)
-
-    return cast(Check, check)
+def check(program: Path, address: str) -> Check:
+    return Check(program, address)
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 NO CONTENT", "302 FOUND", "399 Whatever"])
 def test_an_app_that_answers_well_is_healthy(check: Check, address: str, status: str) -> None:
     with serving(address, f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n\r\nok".encode()):
-        assert check("/health", address) is None
+        assert check() == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +133,7 @@ def test_an_app_that_answers_well_is_healthy(check: Check, address: str, status:
 )
 def test_an_app_that_answers_badly_is_not_and_says_how(check: Check, address: str, status: str) -> None:
     with serving(address, f"HTTP/1.1 {status}\r\n\r\n".encode()):
-        assert check("/health", address) == f"GET /health: {status}"
+        assert check() == (1, f"GET /health: {status}\n")
 
 
 @pytest.mark.parametrize(
@@ -126,31 +142,32 @@ def test_an_app_that_answers_badly_is_not_and_says_how(check: Check, address: st
 )
 def test_what_is_no_answer_is_not_healthy(check: Check, address: str, response: bytes, words: str) -> None:
     with serving(address, response):
-        assert check("/health", address) == f"GET /health: {words}"
+        assert check() == (1, f"GET /health: {words}\n")
 
 
 def test_a_socket_that_nobody_listens_on_is_not_healthy(check: Check, address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.close()
-    assert "refused" in str(check("/health", address))
+    assert check() == (1, "GET /health: Connection refused\n")
 
 
-def test_a_socket_that_is_not_there_is_not_healthy(check: Check, address: str) -> None:
-    assert "No such file" in str(check("/health", address))
+def test_a_socket_that_is_not_there_is_not_healthy(check: Check) -> None:
+    assert check() == (1, "GET /health: No such file or directory\n")
 
 
 def test_a_silent_app_is_not_healthy_after_the_timeout(check: Check, address: str) -> None:
     with serving(address, silent=True) as server:
-        assert check("/health", address, timeout=0.05) == "GET /health: timed out"
+        assert check() == (1, "GET /health: timed out\n")
         assert server.asked
 
 
 def test_it_asks_in_the_uwsgi_protocol_as_nginx_would(check: Check, address: str) -> None:
+    path = "/fit/%C3%A4" + "a" * 250
     with serving(address) as server:
-        check("/fit/%C3%A4", address)
+        check(path)
     asked = variables(server.asked)
-    assert asked["PATH_INFO"] == asked["REQUEST_URI"] == "/fit/%C3%A4"
+    assert asked["PATH_INFO"] == asked["REQUEST_URI"] == path
     # Without these no WSGI server can build an environment that follows PEP 3333.
     assert (
         asked.items()
@@ -164,28 +181,42 @@ def test_it_asks_in_the_uwsgi_protocol_as_nginx_would(check: Check, address: str
     )
 
 
-@pytest.mark.parametrize(("status", "code", "words"), [("200 OK", 0, ""), ("500 OH NO", 1, "GET /health: 500 OH NO\n")])
-def test_docker_gets_an_exit_code_and_words(address: str, status: str, code: int, words: str) -> None:
-    with serving(address, f"HTTP/1.1 {status}\r\n\r\n".encode()):
-        done = subprocess.run(
-            [sys.executable, "-IS", str(SCRIPT), "/health", address], capture_output=True, text=True, timeout=20
-        )
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", words)
+def test_the_first_check_ends_at_once_and_the_next_one_watches(check: Check, address: str) -> None:
+    with serving(address) as server:
+        assert check(watch=60, pause=60) == (0, "")
+        assert check.marker.exists()
+        with check.start(watch=1) as watching:
+            assert (watching.wait(20), check.marker.exists()) == (0, True)
+    assert server.count > 10
 
 
-def test_it_needs_no_module_that_costs_a_start() -> None:
-    listing = "import sys, runpy; runpy.run_path(sys.argv[1]); print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-IS", "-c", listing, str(SCRIPT)], capture_output=True, text=True, timeout=20, check=True
-    )
-    modules = set(done.stdout.split())
-    assert "_socket" in modules
-    assert not modules & {"socket", "http.client", "urllib.request", "selectors", "json"}
+def test_a_watch_ends_with_the_first_bad_answer_and_the_check_after_it_at_once(check: Check, address: str) -> None:
+    check.marker.touch()
+    with serving(address) as server, check.start(watch=60) as watching:
+        server.has_asked.wait(5)
+        server.response = b"HTTP/1.1 500 OH NO\r\n\r\n"
+        assert watching.wait(20) == 1
+        assert not check.marker.exists()
+        server.response = GOOD
+        assert check(watch=60, pause=60) == (0, "")
 
 
-def test_its_text_survives_the_shell_that_writes_it_into_the_image() -> None:
-    # The Dockerfile prints the build argument with printf '%s'; the engine and BuildKit take no NUL and no CR.
-    text = SCRIPT.read_bytes()
-    assert b"\0" not in text
-    assert b"\r" not in text
-    assert len(text) < 100_000, "an argument of execve is at most 128 KiB"
+def test_the_check_after_a_watch_that_was_cut_off_ends_at_once(check: Check, address: str) -> None:
+    check.marker.touch()
+    with serving(address) as server:
+        with check.start(watch=60, pause=60) as watching:
+            assert server.has_asked.wait(5)
+            watching.kill()
+        assert check(watch=60, pause=60) == (0, "")
+
+
+def test_where_no_marker_can_be_left_every_check_ends_at_once(check: Check, address: str) -> None:
+    check.marker.mkdir()
+    with serving(address):
+        assert check(watch=60, pause=60) == check(watch=60, pause=60) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["/", "s", "m", "1"], ["/" + "a" * 2000, "s", "m", "1", "1"]])
+def test_arguments_that_do_not_fit_are_refused(program: Path, arguments: list[str]) -> None:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (2, "healthcheck PATH SOCKET MARKER WATCH PAUSE\n")

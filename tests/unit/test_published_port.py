@@ -12,8 +12,8 @@ from pulumi.dynamic.dynamic import serialize_provider
 from requests import ConnectionError as NotReached
 
 from infra import docker_host
-from infra.gate import Refused
 from infra.published_port import PublishedPortProvider
+from infra.refusal import Refused
 from tests.unit.certificates import self_signed
 from tests.unit.program import Program, run
 

@@ -15,8 +15,9 @@ from pulumi.dynamic.dynamic import serialize_provider
 from pulumi.runtime.rpc import UNKNOWN
 
 from infra import docker_host, gate, nginx_config, release
-from infra.gate import Refused, Rollout
+from infra.gate import Rollout
 from infra.nginx_config import Endpoints
+from infra.refusal import Refused
 from infra.release import ReleaseProvider
 from infra.site import Site
 from tests.unit.program import run
@@ -253,6 +254,20 @@ def test_the_stored_provider_comes_to_life_in_a_process_that_has_only_the_projec
         [sys.executable, "-B", "-c", script, stored], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "<class 'infra.release.ReleaseProvider'>\n"
+
+
+def test_to_see_that_nothing_has_changed_its_process_loads_neither_models_nor_templates_nor_the_docker_sdk() -> None:
+    stored = run()["release"].inputs["__provider"]
+    script = (
+        "import base64, sys, dill\n"
+        "provider = dill.loads(base64.b64decode(sys.argv[1]))\n"
+        "assert not provider.diff('release', {}, {}).changes\n"
+        "print(sorted({'docker', 'jinja2', 'pulumi_docker', 'pydantic'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script, stored], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 # The daemon

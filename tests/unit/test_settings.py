@@ -63,6 +63,7 @@ DEFAULTS = {
     "exporterImageName": "uwsgi-nginx/exporter",
     "pythonImage": "python:3.13-slim",
     "nginxImage": "nginx:1.31",
+    "platform": "linux/amd64",
 }
 
 RANGES = {
@@ -90,6 +91,10 @@ BAD = [
         for value in ("", "localhost", "256.0.0.1", "127.0.0.1:80", "*", "1.2.3", "http://127.0.0.1", "[::1]")
     ),
     *(("publish", value, "'port' or 'host'") for value in ("", "Host", "both", "1")),
+    *(
+        ("platform", value, "'linux/amd64' or 'linux/arm64'")
+        for value in ("", "arm64", "linux/aarch64", "windows/amd64")
+    ),
     *(("appImage", value, "match pattern") for value in ("app:1", "sha256:12", "latest")),
     *((key, "maybe", "valid boolean") for key in ("liveReload", "compression", "securityHeaders", "accessLog")),
     *(
@@ -139,6 +144,20 @@ BAD = [
     *(("authRequest", json.dumps({"userHeader": name}), "match pattern") for name in ("", "Host", "X_User", "Cookie")),
     ("authRequest", '{"userHeader": "X-Forwarded-For"}', "says nothing else"),
     *(
+        ("authRequest", json.dumps({key: f"{server}{path}"}), words)
+        for key in ("endpoint", "signIn")
+        for path in ("", "/check")
+        for server, words in (
+            ("http://auth:99999", "port should be from 1 to 65535, and is 99999"),
+            ("http://auth:0", "port should be from 1 to 65535, and is 0"),
+            ("http://[:::]", "an address after ://"),
+            ("http://[10.1.2.3]", "an address after ://"),
+            ("http://10.1.2", "an address after ://"),
+            ("http://..", "the name of a host"),
+            ("http://auth/" + "a" * 1000, "at most 1000 characters"),
+        )
+    ),
+    *(
         ("paths", json.dumps({path: {}}), "match pattern")
         for path in ("", "a", "/a b", "/a{", "/a;", "/$a", "//", "/%41")
     ),
@@ -147,6 +166,7 @@ BAD = [
     ("canary", '{"share": 101}', "less than or equal to 100"),
     ("canary", '{"assign": "user"}', "'request' or 'client'"),
     ("canary", '{"header": "X Canary"}', "match pattern"),
+    *(("canary", json.dumps({"header": name}), "says nothing else") for name in ("X-Request-ID", "X-Forwarded-For")),
     ("canary", '{"appFolder": "no-such-folder"}', "its appFolder should be a folder"),
     ("canary", '{"appFolder": "/srv/app"}', "its appFolder should be relative"),
     ("canary", '{"appFolder": "nginx"}', "requirements.txt"),
@@ -279,9 +299,8 @@ def test_a_bad_value_is_refused_with_key_value_and_what_is_accepted(key: str, va
 
 @pytest.mark.parametrize("value", [None, {"B": "x"}, ["x"]])
 def test_a_variable_that_is_no_text_is_refused_by_its_own_name(value: object) -> None:
-    assert f"  environment.A: {value!r} is not accepted: input should be a valid string." in refusal(
-        {"environment": json.dumps({"A": value})}
-    )
+    message = refusal({"environment": json.dumps({"A": value})})
+    assert "  environment.A: [secret] is not accepted: input should be a valid string." in message
 
 
 @pytest.mark.parametrize("value", [None, 1, {"A": "x"}, ["10.0.0.1"]])
@@ -355,6 +374,11 @@ def test_keys_that_do_not_go_together_are_refused(rules: dict[str, Any], reason:
     assert f"  {reason}" in refusal({"paths": json.dumps({"/admin": rules})})
 
 
+def test_the_header_of_the_canary_is_not_the_one_that_names_the_user() -> None:
+    message = refusal({"canary": '{"header": "X-User"}', "authRequest": '{"userHeader": "X-USER"}'})
+    assert "  canary.header is X-User, as authRequest.userHeader is: it needs another" in message
+
+
 def test_a_key_like_no_other_is_refused_with_all_that_are_known() -> None:
     message = refusal({"zzz": "1"})
     assert "  zzz: there is no such setting; known are " in message
@@ -383,6 +407,30 @@ def test_a_secret_inside_the_environment_never_appears_in_a_message(values: obje
     message = refusal({"environment": json.dumps(values)}, secret={"environment"})
     assert SECRET not in message
     assert "[secret]" in message
+
+
+@pytest.mark.parametrize(
+    "values", [SECRET, json.dumps([SECRET]), json.dumps({"A": [SECRET]}), json.dumps({f"A={SECRET}": "x"})]
+)
+def test_a_refused_environment_is_not_repeated_even_if_it_is_no_secret(values: str) -> None:
+    assert SECRET not in refusal({"environment": values})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"static": {"/a": f"../{SECRET}"}},
+        {"static": {"/a": f"../{SECRET}\n'"}},
+        {"static": {"/a": SECRET}},  # no such folder
+        {"trustedProxies": [SECRET]},
+        {"headers": {"X-A": SECRET, "Date": SECRET}},
+        {"authRequest": {"endpoint": f"http://{SECRET}:99999"}},
+        {"authRequest": {"signIn": f"/{SECRET}"}, "paths": {"/": {"auth": "request"}}},
+    ],
+)
+def test_a_reason_does_not_repeat_what_is_secret(values: dict[str, Any]) -> None:
+    texts = {key: json.dumps(value) for key, value in values.items()}
+    assert SECRET not in refusal(texts, secret=set(values))
 
 
 def test_a_refused_setting_does_not_show_the_secrets_beside_it() -> None:

@@ -1,10 +1,15 @@
-"""`.dockerignore`, as moby/patternmatcher v0.6 reads it."""
+"""`.dockerignore`, as moby/patternmatcher v0.6 reads it, and what it leaves of a folder."""
 
+import os
 import posixpath
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
+
+IGNORE_FILE: Final = ".dockerignore"
 
 _SPECIAL: Final = frozenset("*?[]\\")
 """Characters without which a pattern is plain text, but for a leading or trailing `**`."""
@@ -19,6 +24,35 @@ class Pattern:
     regex: re.Pattern[str]
     exception: bool
     """The line starts with `!`: what it matches stays in."""
+
+
+class Entry(NamedTuple):
+    """Something in a folder."""
+
+    path: str
+    """Relative to the folder, with slashes."""
+    mode: int
+    ignored: bool
+
+
+def walk(folder: Path, patterns: Sequence[Pattern], below: str = "", parent: tuple[bool, ...] = ()) -> Iterator[Entry]:
+    """Everything in the folder, in lexical order; only what is ignored for good is not looked into."""
+    exceptions = any(pattern.exception for pattern in patterns)
+    for found in sorted(os.scandir(folder / below), key=lambda found: found.name):
+        path = f"{below}/{found.name}" if below else found.name
+        ignored, applies = match(patterns, path, parent)
+        mode = found.stat(follow_symlinks=False).st_mode
+        yield Entry(path, mode, ignored)
+        if stat.S_ISDIR(mode) and (exceptions or not ignored):
+            yield from walk(folder, patterns, path, applies)
+
+
+def read(path: Path) -> list[Pattern]:
+    """The patterns of an ignore file; none where there is no such file. Raises ValueError with file and line."""
+    try:
+        return parse(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def parse(text: str) -> list[Pattern]:
