@@ -4,7 +4,7 @@ ARGS ?=
 TOOLING = python3 -m tooling
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview refresh destroy recover test reliability unit lint format reference ps logs certificate url env clean
+.PHONY: help up preview refresh destroy recover test reliability bench unit lint format reference ps logs certificate url env clean
 
 help:
 	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
@@ -17,6 +17,7 @@ destroy: ## remove every container, network and volume of the stack
 recover: ## after an update that was killed or failed: unlock, `up`, remove what it left behind
 test: ## everything: lint, unit and live tests
 reliability: ## the fault tests; their figures go into docs/reliability.md
+bench: ## this stack beside others (ARGS=--quick; --only=hello,…); into docs/performance.md
 unit: ## the tests that need neither Docker nor Pulumi; seconds
 lint: ## style and types
 format: ## put the code into the shape that lint wants
@@ -28,5 +29,5 @@ url: ## print the URL; `make -s url` prints it alone
 env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
 clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
 
-up preview refresh destroy recover test reliability unit lint format reference ps logs certificate url env clean:
+up preview refresh destroy recover test reliability bench unit lint format reference ps logs certificate url env clean:
 	@$(TOOLING) $@ '$(STACK)' $(ARGS)

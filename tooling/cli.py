@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tooling import bootstrap, console, files, hints, machine, stack, tee, venv
+from tooling import bootstrap, console, files, hints, machine, pulumi_cli, stack, tee, venv
 from tooling.console import Failure, say
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         "recover": recover,
         "test": test,
         "reliability": reliability,
+        "bench": bench,
         "unit": unit,
         "lint": lint,
         "format": reformat,
@@ -190,6 +191,13 @@ def reliability(name: str, rest: list[str]) -> int:
     return code or _call([python, "-m", "tests.live.figures"], environment)
 
 
+def bench(name: str, rest: list[str]) -> int:
+    """This stack beside what people would use instead; the figures go into docs/performance.md."""
+    del name
+    bootstrap.ensure(ROOT, None)
+    return _call([str(venv.python(ROOT)), "-m", "bench", *rest], stack.full_environment(ROOT, stack.DEV))
+
+
 def clean(name: str, rest: list[str]) -> int:
     """Removes what the tooling has put into this clone; with --all also what clones share."""
     del name
@@ -229,6 +237,7 @@ def clean(name: str, rest: list[str]) -> int:
 
 def _pulumi(name: str, command: list[str], rest: list[str]) -> int:
     """Runs it in the foreground; when it fails for a reason that is known, the last words are what to do about it."""
+    pulumi_cli.give_way()
     full = ["pulumi", *command, "--stack", name, *rest]
     code, output = tee.run(full, stack.full_environment(ROOT, name), ROOT)
     todo = hints.advice(output, name) if code else ""

@@ -14,6 +14,7 @@ from tooling.console import Exited, Failure, Step, step
 
 OWN, OFFICIAL, AIRGAP = "path", "official", "airgap"
 DOWNLOAD_SECONDS = 300.0
+NICENESS = 10
 
 _INSTALL = """
 import socket, sys
@@ -26,6 +27,14 @@ except Exception as error:
     print(getattr(error, "output", None) and error.output.decode(errors="replace") or error)
     sys.exit(3 if hasattr(error, "output") else 2)
 """
+
+
+def give_way() -> None:
+    """Has this process, and what it starts, yield to those that serve the site: their machine may be this one.
+
+    It makes no difference where there is time for all of them (docs/performance.md).
+    """
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability"),
+    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability", "bench"),
     *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
 }
 
@@ -43,7 +43,15 @@ def test_arguments_and_the_stack_are_passed_on() -> None:
 
 
 @pytest.fixture
-def clone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def priorities(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Those that were set; not for the tests themselves."""
+    found: list[tuple[int, int, int]] = []
+    monkeypatch.setattr("os.setpriority", lambda *given: found.append(given))
+    return found
+
+
+@pytest.fixture
+def clone(bench: Bench, monkeypatch: pytest.MonkeyPatch, priorities: list[tuple[int, int, int]]) -> Bench:
     monkeypatch.setattr(cli, "ROOT", bench.root)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     return bench
@@ -71,6 +79,16 @@ def test_an_update_that_fails_gives_its_exit_status_and_no_url(
     up_and_running.fake("pulumi", "exit 255")
     assert cli.main(["up", "dev"]) == 255
     assert len(up_and_running.calls) == 1
+
+
+def test_an_update_gives_way_to_those_who_serve(
+    up_and_running: Bench, priorities: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getpriority", lambda *_: 0)
+    cli.main(["up", "dev"])
+    monkeypatch.setattr("os.getpriority", lambda *_: 15)  # it was started by `nice` already
+    cli.main(["preview", "dev"])
+    assert [niceness for _, _, niceness in priorities] == [10, 10, 15]
 
 
 def test_url_prints_nothing_else(up_and_running: Bench, capfd: pytest.CaptureFixture[str]) -> None:
