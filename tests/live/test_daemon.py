@@ -16,7 +16,9 @@ from tooling import hints
 
 DISK = "1200m"  # what the images and a few releases take, twice
 RELEASE = re.compile(r'RELEASE = "\w+"')
-BUILDER = re.compile(r"(FROM \S+ AS builder\n)(.*?)(?=^FROM )", re.MULTILINE | re.DOTALL)
+# All stages of the app image but the last one.
+BUILDERS = re.compile(r"^FROM \S+ AS builder\n.*(?=^FROM )", re.MULTILINE | re.DOTALL)
+MADE = {"builder": "/opt/venv", "healthcheck": "/healthcheck"}  # by stage
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +52,21 @@ def bring_images(stack: Stack, daemon: OwnDaemon) -> None:
     )
     file = stack.folder / "uwsgi" / "Dockerfile"
     text = file.read_text()
-    ready = f"{stack.name}/venv"
-    builder = BUILDER.search(text)
-    assert builder, "the Dockerfile has a stage that builds"
-    recipe = file.with_name("Dockerfile.venv")
-    recipe.write_text(text[: builder.end()] + "FROM scratch\nCOPY --from=builder /opt/venv /opt/venv\n")
+    ready = f"{stack.name}/ready"
+    builders = BUILDERS.search(text)
+    assert builders, "the Dockerfile has stages that build"
+    recipe = file.with_name("Dockerfile.ready")
+    copies = [f"COPY --from={stage} {path} {path}\n" for stage, path in MADE.items()]
+    recipe.write_text("".join([text[: builders.end()], "FROM scratch\n", *copies]))
     machine = docker.from_env(use_context=False)
     try:
         machine.images.build(
             path=str(Path(__file__).parent / "app"),
             dockerfile=str(recipe),
-            buildargs={"PYTHON_IMAGE": python},
+            buildargs={
+                "PYTHON_IMAGE": python,
+                "HEALTHCHECK_C": (stack.folder / "uwsgi" / "healthcheck.c").read_text(),
+            },
             tag=ready,
             rm=True,
         )
@@ -68,7 +74,8 @@ def bring_images(stack: Stack, daemon: OwnDaemon) -> None:
         machine.images.remove(ready)
     finally:
         machine.close()
-    file.write_text(text[: builder.start()] + f"FROM {ready} AS builder\n\n" + text[builder.end() :])
+    stages = [f"FROM {ready} AS {stage}\n" for stage in MADE]
+    file.write_text("".join([text[: builders.start()], *stages, text[builders.end() :]]))
     recipe.unlink()
 
 
