@@ -43,7 +43,7 @@ def check():
         "": ("who are you?", 401, {"WWW-Authenticate": "Session"}),
         "mallory": ("not you", 403),
         "broken": ("it does not know", 500),
-        "verbose": ("more than NGINX reads", 200, {"X-Long": "x" * 70000}),
+        "verbose": ("more than NGINX reads", 200, {"X-Long": "x" * 40000}),
         "asked": ("", 200, {"X-Auth-User": " ".join([request.method, str(len(request.get_data())), *asked])}),
     }
     return answers.get(known) or ("", 204, {"X-Auth-User": known})
