@@ -7,7 +7,6 @@ advantage.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,8 @@ import docker
 from docker.models.containers import Container
 from docker.models.networks import Network
 
-from bench.contenders import FOLDER, Field
-from bench.session import ROOT, Session, free_port
+from bench.contenders import Field
+from bench.session import Session, free_port
 
 READY_SECONDS = 180
 SECOND = 10**9  # in nanoseconds
@@ -42,7 +41,7 @@ class Compose:
         self._session, self._replicas = session, replicas
         self._port = free_port()
         self._names = [f"uwsgi-{number}" for number in range(1, replicas + 1)]
-        self._context = _context(session, self._names)
+        self._context = _context(session, contenders, self._names)
         self._python, self._nginx = contenders.full_python, session.images["nginxImage"]
         self._project = f"{session.name}-compose-{replicas}"
         self.how = "docker compose" if is_installed() else "Docker's API, the same steps"
@@ -142,15 +141,12 @@ def is_installed() -> bool:
         return False
 
 
-def _context(session: Session, names: list[str]) -> Path:
+def _context(session: Session, contenders: Field, names: list[str]) -> Path:
     """The original's folder, its proxy made for these replicas."""
-    context = session.folder / f"compose-{len(names)}"
-    if context.exists():
-        return context
-    shutil.copytree(FOLDER / "original", context)
-    shutil.copytree(ROOT / "app", context / "app", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "bench" / "bench_app.py", context / "app")
-    shutil.copy2(ROOT / "app" / "requirements.txt", context)
+    folder = f"compose-{len(names)}"
+    if (session.folder / folder).exists():
+        return session.folder / folder
+    context = contenders.original_context(folder)
     text = (context / "nginx.conf").read_text()
     servers = "".join(f"        server {name}:8000;\n" for name in names)
     before, _, rest = text.partition("    upstream uwsgi {\n")

@@ -183,10 +183,7 @@ class Field:
 
     def _original(self) -> Contender:
         network = self.session.network("original")
-        context = self._context("original")
-        shutil.copytree(ROOT / "app", context / "app", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy2(ROOT / "bench" / "bench_app.py", context / "app")
-        shutil.copy2(ROOT / "app" / "requirements.txt", context)
+        context = self.original_context("original")
         image = self.session.build("original", context, PYTHON_FULL_IMAGE=self.full_python)
         environment = {"UWSGI_APP": "bench_app"}
         replicas = [
@@ -209,9 +206,17 @@ class Field:
             raise TimeoutError(f"{error}; it says:\n{said}") from None
         return contender
 
-    def _context(self, key: str) -> Path:
+    def original_context(self, name: str) -> Path:
+        """A folder of this name with the original's files, its app and the certificate."""
+        context = self._context("original", name)
+        shutil.copytree(ROOT / "app", context / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(ROOT / "bench" / "bench_app.py", context / "app")
+        shutil.copy2(ROOT / "app" / "requirements.txt", context)
+        return context
+
+    def _context(self, key: str, name: str = "") -> Path:
         """A folder to build in: the contender's files and the certificate."""
-        context = self.session.folder / key
+        context = self.session.folder / (name or key)
         shutil.copytree(FOLDER / key, context)
         (context / "certificate.pem").write_text(self.certificate)
         (context / "key.pem").write_text(self.key)

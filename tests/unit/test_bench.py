@@ -363,7 +363,9 @@ def test_each_peer_balances_over_the_same_replicas() -> None:
 
 def test_the_original_is_asked_as_when_it_was_written(tmp_path: Path) -> None:
     names = [f"uwsgi-{number}" for number in range(1, 9)]
-    made = compose._context(cast(Session, SimpleNamespace(folder=tmp_path)), names)
+    own = cast(Session, SimpleNamespace(folder=tmp_path))
+    made = compose._context(own, Field(own), names)
+    assert all((made / name).is_file() for name in compose._MOUNTED)
     parsed = crossplane.parse(str(made / "nginx.conf"), single=True)
     assert parsed["status"] == "ok", parsed["errors"]
     http = next(one for one in parsed["config"][0]["parsed"] if one["directive"] == "http")["block"]
@@ -514,7 +516,8 @@ def test_a_compose_file_waits_for_each_replica(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(compose, "is_installed", lambda: True)
     images = {"nginxImage": "nginx:x", "pythonImage": "python:x"}
     own = cast(Session, SimpleNamespace(folder=tmp_path, name="bench-1", images=images))
-    written = compose.Compose(own, cast(Field, SimpleNamespace(full_python="python:x")), 3)._file()["services"]
+    monkeypatch.setattr(Field, "full_python", "python:x")
+    written = compose.Compose(own, Field(own), 3)._file()["services"]
     replicas = {"uwsgi-1", "uwsgi-2", "uwsgi-3"}
     assert set(written) == {"nginx", *replicas}
     assert set(written["nginx"]["depends_on"]) == replicas
