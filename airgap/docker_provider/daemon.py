@@ -4,6 +4,8 @@ The Docker SDK takes as long to import as everything else together, and an updat
 `Daemon.api` imports it.
 """
 
+import base64
+import json
 import socket
 import threading
 import time
@@ -200,6 +202,33 @@ class Daemon:
                 f"The image {name} is not on the Docker daemon at {self.connection.host}, and it could not be pulled:"
                 f" {self.explain(error)}"
             ) from error
+
+    def post(
+        self, path: str, body: Mapping[str, Any], auth: Mapping[str, str], params: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What the daemon answers to a call for which the Docker SDK has no method that would send the body as it is.
+
+        The SDK's own for services also take logins from the user's Docker configuration, which the official plugin
+        does not.
+        """
+        header = base64.urlsafe_b64encode(json.dumps(dict(auth)).encode()).decode()
+        api = self.api
+        response = api._post_json(
+            api._url(path),
+            data=dict(body),
+            params=params,
+            headers={"X-Registry-Auth": header},
+        )
+        return api._result(response, True)
+
+    def at_the_registry(self, image: str, auth: Mapping[str, str]) -> Any:
+        """What its registry tells the daemon about the image; None if it does not."""
+        from docker.errors import APIError
+
+        try:
+            return self.api.inspect_distribution(image, auth_config=dict(auth))
+        except APIError:
+            return None
 
     def wait_until(self, seconds: float, ready: Callable[[], bool]) -> bool:
         """Whether it got ready in time."""

@@ -26,6 +26,8 @@ class Difference:
 
     changes: Changes = field(default_factory=dict)
     replaces: list[str] = field(default_factory=list)
+    replacing: frozenset[str] = field(default=frozenset(), compare=False)
+    """The paths for whose sake it does."""
 
     @property
     def properties(self) -> list[str]:
@@ -59,7 +61,22 @@ def compare(
         changes.update(_paths(key, before, new.get(key, _ABSENT), spec))
     changes.update(also)
     kept = {path: change for path, change in changes.items() if top(path) not in ignored}
-    return Difference(kept, sorted({top(p) for p in kept if schema.get(top(p), Input(replaces=False)).replaces}))
+    replacing = frozenset(path for path in kept if _replaces(schema, path))
+    return Difference(kept, sorted({top(path) for path in replacing}), replacing)
+
+
+def _replaces(schema: Mapping[str, Input], path: str) -> bool:
+    """Whether a change there needs a new object."""
+    spec = Input(replaces=False)
+    for name in path.split("."):
+        inner = schema.get(top(name))
+        if inner is None:
+            break
+        spec = inner
+        if not spec.by_field:
+            break
+        schema = spec.fields or {}
+    return spec.replaces
 
 
 def _paths(path: str, before: Any, after: Any, spec: Input) -> Iterator[tuple[str, Change]]:
@@ -70,12 +87,15 @@ def _paths(path: str, before: Any, after: Any, spec: Input) -> Iterator[tuple[st
     elif _is_empty(after):
         yield path, "DELETE"
     elif isinstance(before, dict) and isinstance(after, dict):
+        fields = spec.fields or {}
         for key in sorted(before.keys() | after.keys()):
+            if key not in after and fields.get(key, Input()).computed:
+                continue  # the daemon's choice stays
             inner = f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}[{json.dumps(key)}]"
             if spec.fields is None and (key in before) != (key in after):
                 yield inner, "DELETE" if key in before else "ADD"
             else:
-                yield from _paths(inner, before.get(key), after.get(key), (spec.fields or {}).get(key, Input()))
+                yield from _paths(inner, before.get(key), after.get(key), fields.get(key, Input()))
     elif isinstance(before, list) and isinstance(after, list) and not spec.fields:
         yield from _elements(path, before, after, spec.ordered)
     else:

@@ -164,7 +164,7 @@ class Image(Kind):
             for line in lines:
                 output = str(line.get("stream") or line.get("status") or "")
                 for text in _COLOURS.sub("", output).splitlines():
-                    if text.strip():
+                    if text.strip() and text not in list(tail)[-1:]:  # a push says the same for each part of each layer
                         tail.append(text)
                         self.log(urn, text, ephemeral=True)
                 beside |= line.get("aux") or {}

@@ -17,6 +17,10 @@ IPAM_CONFIG: Final = {
 }
 
 
+ALLOCATION_TIMEOUT: Final = 10.0
+"""Seconds in which a swarm gives its network a subnet."""
+
+
 class Network(Kind):
     """A network of the daemon."""
 
@@ -62,6 +66,7 @@ class Network(Kind):
             attachable=inputs.get("attachable"),
             ingress=inputs.get("ingress"),
         )
+        self.daemon.wait_until(ALLOCATION_TIMEOUT, lambda: _is_allocated(self.api.inspect_network(created["Id"])))
         return created["Id"], self._state(self.api.inspect_network(created["Id"]))
 
     @override
@@ -100,3 +105,8 @@ class Network(Kind):
     def delete(self, object_id: str, state: Properties) -> None:
         # Containers that were just removed stay endpoints of the network for a moment.
         self.daemon.remove(lambda: self.api.remove_network(object_id), busy="has active endpoints")
+
+
+def _is_allocated(network: Properties) -> bool:
+    """A network of the swarm is there before it has its subnet; one of the daemon alone is not."""
+    return network.get("Scope") != "swarm" or bool(network["IPAM"]["Config"])

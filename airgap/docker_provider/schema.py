@@ -31,6 +31,8 @@ class Input:
     """Regular expression of the accepted values."""
     fields: Mapping[str, "Input"] | None = None
     """The keys of the object, or of the objects in the list."""
+    by_field: bool = False
+    """Of an object: each of its keys says whether its change needs a new object; `replaces` is about the whole."""
     empty: Any = None
     """How the state shows the key when it is not given."""
     covered: bool = True

@@ -32,12 +32,18 @@ from airgap.docker_provider.kinds import Kind, Naming
 from airgap.docker_provider.network import Network
 from airgap.docker_provider.properties import bare, decode, encode
 from airgap.docker_provider.remote_image import RemoteImage
+from airgap.docker_provider.secret import Secret
+from airgap.docker_provider.service import Service
+from airgap.docker_provider.service_config import ServiceConfig
 from airgap.docker_provider.volume import Volume
 
 WORKERS: Final = 32
 """Operations at once; the engine's own default is 4 times the processors, at least 16."""
 
-KINDS: Final[tuple[type[Kind], ...]] = (Network, Volume, Image, RemoteImage, Container)
+KINDS: Final[tuple[type[Kind], ...]] = (
+    *(Network, Volume, Image, RemoteImage, Container),
+    *(ServiceConfig, Secret, Service),
+)
 
 CONFIG_KEYS: Final = frozenset({"host", "certPath", "registryAuth", "version", "pluginDownloadURL"})
 
@@ -56,7 +62,7 @@ def answering(method: Method) -> Method:
                 id=error.object_id,
                 properties=encode(error.properties),
                 reasons=[error.reason],
-                inputs=request.properties,
+                inputs=request.news if isinstance(request, pb.UpdateRequest) else request.properties,
             )
             status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=error.reason)
             status.details.add().Pack(failed)
@@ -227,7 +233,7 @@ def _diff_response(kind: Kind, difference: differences.Difference, deletes_first
     replaces = difference.replaces
     detailed = {
         path: pb.PropertyDiff(
-            kind=pb.PropertyDiff.Kind.Value(f"{change}_REPLACE" if differences.top(path) in replaces else change)
+            kind=pb.PropertyDiff.Kind.Value(f"{change}_REPLACE" if path in difference.replacing else change)
         )
         for path, change in difference.changes.items()
     }

@@ -101,8 +101,8 @@ def test_unknown_values_are_accepted_in_a_preview(stub: Any) -> None:
 
 
 def test_a_resource_type_that_is_not_covered_is_refused_by_name(stub: Any) -> None:
-    message = refused(stub.Check, pb.CheckRequest(urn=urn("docker:index/service:Service")))
-    assert "does not cover the resource type docker:index/service:Service" in message
+    message = refused(stub.Check, pb.CheckRequest(urn=urn("docker:index/plugin:Plugin")))
+    assert "does not cover the resource type docker:index/plugin:Plugin" in message
 
 
 def test_a_configuration_key_that_is_not_covered_is_refused_by_name(stub: Any) -> None:
