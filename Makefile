@@ -4,11 +4,11 @@ ARGS ?=
 TOOLING = python3 -m tooling
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview refresh destroy recover test reliability bench unit lint format reference ps logs certificate url env clean
+.PHONY: help up preview refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean
 
 help:
 	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
-	@sed -n 's/^\([a-z]*\): ## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+	@sed -n 's/^\([a-z-]*\): ## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 up: ## install what is missing, then create or update the stack; ends with its URL
 preview: ## show what `make up` would change
@@ -16,6 +16,7 @@ refresh: ## compare the state with what is really there
 destroy: ## remove every container, network and volume of the stack
 recover: ## after an update that was killed or failed: unlock, `up`, remove what it left behind
 test: ## everything: lint, unit and live tests
+test-swarm: ## the live tests on a swarm of three daemons of their own; takes root
 reliability: ## the fault tests; their figures go into docs/reliability.md
 bench: ## this stack beside others (ARGS=--quick; --only=hello,…); into docs/performance.md
 unit: ## the tests that need neither Docker nor Pulumi; seconds
@@ -29,5 +30,5 @@ url: ## print the URL; `make -s url` prints it alone
 env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
 clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
 
-up preview refresh destroy recover test reliability bench unit lint format reference ps logs certificate url env clean:
+up preview refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean:
 	@$(TOOLING) $@ '$(STACK)' $(ARGS)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tooling import bootstrap, console, files, hints, machine, pulumi_cli, stack, tee, venv
+from tooling import bootstrap, console, files, hints, machine, pulumi_cli, registry, stack, tee, venv
 from tooling.console import Failure, say
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +17,8 @@ FAULTS = tuple(
     for what in ("releases", "publish", "tls", "faults", "interrupted", "daemon", "environment", "bad_input")
 )
 UNIT = ("tests/unit", "tests/airgap", "tests/tooling")
+SWARM = "tests/swarm"
+LIVE = ("tests/live", SWARM)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         "destroy": destroy,
         "recover": recover,
         "test": test,
+        "test-swarm": test_swarm,
         "reliability": reliability,
         "bench": bench,
         "unit": unit,
@@ -173,10 +177,21 @@ def test(name: str, rest: list[str]) -> int:
             say(f"make test stopped: `make {check.__name__}` did not pass; the live tests did not run.")
             return code
     bootstrap.ensure(ROOT, None)
+    if os.geteuid() == 0 and shutil.which("apt-get"):  # else the tests that need it skip themselves, and say so
+        registry.ensure(ROOT)
     say("== live tests: real containers, some minutes")
-    command = [str(venv.python(ROOT)), "-m", "pytest", "tests/live", *rest]
+    command = [str(venv.python(ROOT)), "-m", "pytest", *_there(LIVE), *rest]
     console.become(command, stack.full_environment(ROOT, stack.DEV), ROOT)
     return 1  # never reached
+
+
+def test_swarm(name: str, rest: list[str]) -> int:
+    """The live tests on a swarm alone."""
+    del name
+    bootstrap.ensure(ROOT, None)
+    registry.ensure(ROOT)
+    command = [str(venv.python(ROOT)), "-m", "pytest", SWARM, *rest]
+    return _call(command, stack.full_environment(ROOT, stack.DEV))
 
 
 def reliability(name: str, rest: list[str]) -> int:

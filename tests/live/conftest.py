@@ -1,14 +1,22 @@
 """Fixtures of the live tests: the real engine, a real Docker daemon, real requests."""
 
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import pytest
 
 from tests.live.figures import Figures, Record
 from tests.live.stack import Stack
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """What a test ran on, and can say what to look at when it fails."""
+
+    def report(self) -> Iterable[tuple[str, str]]: ...
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
-    if report.failed and isinstance(stack, Stack):
-        report.sections.extend((title, text) for title, text in stack.report())
+    if report.failed:
+        for fixture in getattr(item, "funcargs", {}).values():
+            if isinstance(fixture, Reporter):
+                report.sections.extend(fixture.report())
     return report

@@ -1,4 +1,4 @@
-"""A load that counts every request: loopback only, bounded in clients and time."""
+"""A load that counts every request, bounded in clients and time."""
 
 import http.client
 import ssl
@@ -6,8 +6,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import count, pairwise
 from types import TracebackType
 from typing import Self
 
@@ -25,7 +26,9 @@ class Load:
     """Clients that ask for `/` and `/slow` until they are told to stop.
 
     Attributes:
-        port: of the loopback.
+        port: of each host.
+        hosts: the addresses of the site. Each connection goes to the next one, and where it is refused to the one after
+            it: that much, and no more, clients do unasked for a name with several addresses.
         keep_alive: clients that send all their requests over one connection.
         fresh: clients that open a connection each time.
         slow: clients that keep a three-second request in flight.
@@ -33,6 +36,7 @@ class Load:
     """
 
     port: int
+    hosts: tuple[str, ...] = ("127.0.0.1",)
     keep_alive: int = 4
     fresh: int = 4
     slow: int = 3
@@ -48,6 +52,7 @@ class Load:
     def __enter__(self) -> Self:
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._turns = count()
         self._begin = time.monotonic()
         kinds: list[tuple[int, Callable[[], None]]] = [
             (self.keep_alive, self._keep_alive),
@@ -93,6 +98,8 @@ class Load:
         begin = time.monotonic()
         problem, body = "", ""
         try:
+            if connection.sock is None:
+                self._connect(connection)
             connection.request("GET", path)
             response = connection.getresponse()
             body = response.read().decode()
@@ -112,9 +119,19 @@ class Load:
         return not problem
 
     def _connection(self) -> http.client.HTTPConnection:
+        host = self.hosts[0]  # until `_connect` chooses
         if self.context:
-            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT, context=self.context)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT)
+            return http.client.HTTPSConnection(host, self.port, timeout=REQUEST_TIMEOUT, context=self.context)
+        return http.client.HTTPConnection(host, self.port, timeout=REQUEST_TIMEOUT)
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        turn = next(self._turns) % len(self.hosts)
+        *others, last = self.hosts[turn:] + self.hosts[:turn]
+        for connection.host in others:
+            with suppress(ConnectionRefusedError):
+                return connection.connect()
+        connection.host = last
+        return connection.connect()
 
     def _keep_alive(self) -> None:
         connection = self._connection()

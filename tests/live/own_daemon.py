@@ -7,6 +7,8 @@ a small file system in memory, and its /run vanish with it. From there nothing l
 
 import ctypes
 import os
+import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -15,9 +17,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import docker
 import pytest
 
-from tests.live.stack import eventually
+from tests.live.stack import Stack, eventually
 from tooling import docker_engine
 from tooling.docker_engine import Host
 
@@ -26,6 +29,9 @@ TOOLS = ("dockerd", "containerd", "iptables", "ip", "mount", "nsenter", "setpriv
 START_TIMEOUT = 60  # seconds
 STOP_TIMEOUT = 60  # seconds; a daemon that is told to stop stops its containers first
 CLONE_NEWNET = 0x40000000
+# All stages of the app image but the last one.
+BUILDERS = re.compile(r"^FROM \S+ AS builder\n.*(?=^FROM )", re.MULTILINE | re.DOTALL)
+MADE = {"builder": "/opt/venv", "healthcheck": "/healthcheck"}  # by stage
 
 # Process 1 of the namespace. It takes in what the daemon's death orphans, and its own death ends all of it.
 INIT = """
@@ -44,6 +50,7 @@ class OwnDaemon:
     Attributes:
         host: its address, as in DOCKER_HOST.
         log: the file with what it says.
+        cgroup: the name of its control group, which its containers are in.
     """
 
     def __init__(self, folder: Path, size: str) -> None:
@@ -56,7 +63,7 @@ class OwnDaemon:
         self._data.mkdir()
         self._settings = folder / "daemon.json"
         self._settings.write_text("{}")
-        self._cgroup = f"uwsgi-nginx-{folder.name}"
+        self.cgroup = f"uwsgi-nginx-{secrets.token_hex(4)}"
         self._daemon: subprocess.Popen[bytes] | None = None
         flags = ["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
         self._namespace = subprocess.Popen(
@@ -75,7 +82,7 @@ class OwnDaemon:
         """Starts it, and returns when it answers."""
         inside = ["nsenter", "--target", str(self._init), "--net", "--mount", "--pid", "--ipc", "--uts"]
         command = ["dockerd", "--host", self.host, "--data-root", str(self._data), "--config-file", str(self._settings)]
-        groups = ["--cgroup-parent", f"/{self._cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
+        groups = ["--cgroup-parent", f"/{self.cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
                 [*inside, *command, *groups],
@@ -105,6 +112,11 @@ class OwnDaemon:
         self._daemon.wait(STOP_TIMEOUT)
         self._daemon = None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._daemon is not None
+
     def last_words(self) -> str:
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:]) if self.log.exists() else ""
@@ -112,12 +124,8 @@ class OwnDaemon:
     @contextmanager
     def network(self) -> Iterator[None]:
         """For the calling thread, and whatever it starts inside, the loopback is the one where containers publish."""
-        with open("/proc/thread-self/ns/net") as here, open(f"/proc/{self._init}/ns/net") as there:  # noqa: PTH123
-            _enter(there.fileno())
-            try:
-                yield
-            finally:
-                _enter(here.fileno())
+        with enter_network(self._init):
+            yield
 
     def load(self, images: Iterable[str]) -> None:
         """Brings images over from the machine's daemon."""
@@ -143,7 +151,7 @@ class OwnDaemon:
         if self._daemon:
             self._daemon.wait(STOP_TIMEOUT)
         # Below each controller, or below the only one.
-        groups = [*Path("/sys/fs/cgroup").glob(self._cgroup), *Path("/sys/fs/cgroup").glob(f"*/{self._cgroup}")]
+        groups = [*Path("/sys/fs/cgroup").glob(self.cgroup), *Path("/sys/fs/cgroup").glob(f"*/{self.cgroup}")]
         for group in groups:
             folders = [Path(folder) for folder, _, _ in os.walk(group, topdown=False)]
             for folder in folders:
@@ -160,10 +168,58 @@ class OwnDaemon:
         subprocess.run([*inside, "sh", "-c", script], check=True)
 
 
+def bring_images(stack: Stack, daemon: OwnDaemon) -> None:
+    """Gives the daemon what its builds start from.
+
+    It has no way out to a package index: what is compiled and downloaded in a build is brought along, ready made.
+    """
+    python, nginx = (
+        stack.pulumi("config", "get", key).output.strip().splitlines()[-1] for key in ("pythonImage", "nginxImage")
+    )
+    file = stack.folder / "uwsgi" / "Dockerfile"
+    text = file.read_text()
+    ready = f"{stack.name}/ready"
+    builders = BUILDERS.search(text)
+    assert builders, "the Dockerfile has stages that build"
+    recipe = file.with_name("Dockerfile.ready")
+    copies = [f"COPY --from={stage} {path} {path}\n" for stage, path in MADE.items()]
+    recipe.write_text("".join([text[: builders.end()], "FROM scratch\n", *copies]))
+    machine = docker.from_env(use_context=False)
+    try:
+        machine.images.build(
+            path=str(Path(__file__).parent / "app"),
+            dockerfile=str(recipe),
+            buildargs={
+                "PYTHON_IMAGE": python,
+                "HEALTHCHECK_C": (stack.folder / "uwsgi" / "healthcheck.c").read_text(),
+            },
+            tag=ready,
+            rm=True,
+        )
+        daemon.load([python, nginx, ready])
+        machine.images.remove(ready)
+    finally:
+        machine.close()
+    stages = [f"FROM {ready} AS {stage}\n" for stage in MADE]
+    file.write_text("".join([text[: builders.start()], *stages, text[builders.end() :]]))
+    recipe.unlink()
+
+
 def _child(process: int) -> int:
     """The one child of a process, which `unshare` and `nsenter` have."""
     children = Path(f"/proc/{process}/task/{process}/children")
     return int(eventually(children.read_text, 10, f"process {process} has a child").split()[0])
+
+
+@contextmanager
+def enter_network(process: int) -> Iterator[None]:
+    """For the calling thread, and whatever it starts inside, the network is the one of that process."""
+    with open("/proc/thread-self/ns/net") as here, open(f"/proc/{process}/ns/net") as there:  # noqa: PTH123
+        _enter(there.fileno())
+        try:
+            yield
+        finally:
+            _enter(here.fileno())
 
 
 def _enter(namespace: int) -> None:

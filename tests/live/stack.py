@@ -29,6 +29,7 @@ PROJECT = "uwsgi-nginx"
 COPIED = ("__main__.py", "Pulumi.yaml", "infra", "app", "nginx", "uwsgi", "exporter")
 COMMAND_TIMEOUT = 420  # seconds; a build with cold caches is part of the first `up`
 REQUEST_TIMEOUT = 15  # seconds
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -154,16 +155,19 @@ class Stack:
     # -- what it looks like from outside
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self._url(LOOPBACK)
 
-    def get(self, path: str = "/", headers: dict[str, str] | None = None) -> str:
-        request = urllib.request.Request(self.url + path, headers=headers or {})
+    def _url(self, host: str) -> str:
+        return f"http://{host}:{self.port}"
+
+    def get(self, path: str = "/", headers: dict[str, str] | None = None, host: str = LOOPBACK) -> str:
+        request = urllib.request.Request(self._url(host) + path, headers=headers or {})
         with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT) as response:
             return str(response.read().decode())
 
-    def status(self, path: str = "/", headers: dict[str, str] | None = None) -> int:
+    def status(self, path: str = "/", headers: dict[str, str] | None = None, host: str = LOOPBACK) -> int:
         try:
-            self.get(path, headers)
+            self.get(path, headers, host)
         except urllib.error.HTTPError as error:
             return error.code
         return 200
@@ -249,7 +253,7 @@ class Stack:
 def free_port() -> int:
     """A port of the loopback that nothing listens on."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 

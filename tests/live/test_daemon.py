@@ -3,22 +3,18 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import docker
 import pytest
 
 from tests.live.figures import Record
 from tests.live.load import Load
-from tests.live.own_daemon import OwnDaemon
+from tests.live.own_daemon import OwnDaemon, bring_images
 from tests.live.stack import Result, Stack, eventually
 from tooling import hints
 
 DISK = "1200m"  # what the images and a few releases take, twice
 RELEASE = re.compile(r'RELEASE = "\w+"')
-# All stages of the app image but the last one.
-BUILDERS = re.compile(r"^FROM \S+ AS builder\n.*(?=^FROM )", re.MULTILINE | re.DOTALL)
-MADE = {"builder": "/opt/venv", "healthcheck": "/healthcheck"}  # by stage
 
 
 @pytest.fixture(scope="module")
@@ -40,43 +36,6 @@ def stack(daemon: OwnDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     bring_images(fresh, daemon)
     yield fresh
     fresh.docker.close()
-
-
-def bring_images(stack: Stack, daemon: OwnDaemon) -> None:
-    """Gives the daemon what its builds start from.
-
-    It has no way out to a package index: what is compiled and downloaded in a build is brought along, ready made.
-    """
-    python, nginx = (
-        stack.pulumi("config", "get", key).output.strip().splitlines()[-1] for key in ("pythonImage", "nginxImage")
-    )
-    file = stack.folder / "uwsgi" / "Dockerfile"
-    text = file.read_text()
-    ready = f"{stack.name}/ready"
-    builders = BUILDERS.search(text)
-    assert builders, "the Dockerfile has stages that build"
-    recipe = file.with_name("Dockerfile.ready")
-    copies = [f"COPY --from={stage} {path} {path}\n" for stage, path in MADE.items()]
-    recipe.write_text("".join([text[: builders.end()], "FROM scratch\n", *copies]))
-    machine = docker.from_env(use_context=False)
-    try:
-        machine.images.build(
-            path=str(Path(__file__).parent / "app"),
-            dockerfile=str(recipe),
-            buildargs={
-                "PYTHON_IMAGE": python,
-                "HEALTHCHECK_C": (stack.folder / "uwsgi" / "healthcheck.c").read_text(),
-            },
-            tag=ready,
-            rm=True,
-        )
-        daemon.load([python, nginx, ready])
-        machine.images.remove(ready)
-    finally:
-        machine.close()
-    stages = [f"FROM {ready} AS {stage}\n" for stage in MADE]
-    file.write_text("".join([text[: builders.start()], *stages, text[builders.end() :]]))
-    recipe.unlink()
 
 
 def release(stack: Stack, name: str) -> None:

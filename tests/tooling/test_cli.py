@@ -16,7 +16,7 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "recover", "test", "reliability", "bench"),
+    *("up", "preview", "refresh", "destroy", "recover", "test", "test-swarm", "reliability", "bench"),
     *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
 }
 
@@ -141,6 +141,15 @@ def test_the_live_tests_do_not_run_after_a_lint_that_failed(
     assert cli.main(["test", "dev"]) == 1
     assert not [call for call in clone.calls if "pytest" in call]
     assert "`make lint` did not pass" in capsys.readouterr().err
+
+
+def test_the_swarms_tests_have_a_registry_before_they_run(up_and_running: Bench) -> None:
+    up_and_running.fake("apt-get")
+    up_and_running.fake("python", "", up_and_running.root / ".venv/bin")
+    assert cli.main(["test-swarm", "dev", "-x"]) == 0
+    *_, install, tests = up_and_running.calls
+    assert install.endswith(" install docker-registry")
+    assert tests == "python -m pytest tests/swarm -x"
 
 
 def test_a_failing_step_is_told_in_words_and_without_a_traceback(tmp_path: Path) -> None:
