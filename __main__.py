@@ -1,29 +1,19 @@
 """A WSGI app on Docker as it should be run: replicas of one uWSGI image, NGINX in front, a gate between the two."""
 
 import pulumi
-import pulumi_docker as docker
 
+from infra import single_host, swarm
 from infra.exporter import Exporter
-from infra.load_balancer import LoadBalancer
-from infra.release import Release
-from infra.replicas import Replicas
 from infra.settings import Settings
 
 settings = Settings.load()
+on = swarm if settings.orchestrator == "swarm" else single_host
 
-network = docker.Network("network")
-replicas = Replicas("replicas", settings, network)
-load_balancer = LoadBalancer("load-balancer", settings, network, replicas)
-Release("release", settings, replicas, load_balancer)
+network = on.network(settings)
+replicas = on.Replicas("replicas", settings, network)
+load_balancer = on.LoadBalancer("load-balancer", settings, network, replicas)
+on.Release("release", settings, replicas, load_balancer)
 exporter = Exporter("monitoring", settings, network, replicas, load_balancer) if settings.metrics.enabled else None
 
-pulumi.export("url", load_balancer.url)
-pulumi.export("replicas", [member["name"] for member in replicas.members])
-pulumi.export("release", replicas.stable.release)
-pulumi.export("image", replicas.stable.image)
-if replicas.canary:
-    pulumi.export("canary", {"release": replicas.canary.release, "image": replicas.canary.image})
-pulumi.export("containers", [container.name for container in replicas.containers])
-pulumi.export("nginx", load_balancer.container.name)
-if exporter:
-    pulumi.export("status", exporter.url)
+for name, value in {**replicas.outputs, **load_balancer.outputs, **(exporter.outputs if exporter else {})}.items():
+    pulumi.export(name, value)

@@ -25,6 +25,7 @@ class Exporter(pulumi.ComponentResource):
 
     Attributes:
         url: where it answers, if a port is set; else the port of `exporter` on the stack's network.
+        outputs: what the stack exports of it.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Exporter(pulumi.ComponentResource):
         super().__init__("uwsgi-nginx:index:Exporter", name, None, opts)
         port, address = settings.metrics.port, settings.publish_address
         self.url = url(address, port) if port else f"http://{NAME}:{EXPORTER_PORT}"
+        self.outputs = {"status": self.url}
         image = BuiltImage(
             "exporter-image",
             settings.exporter_image_name,

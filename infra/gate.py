@@ -31,10 +31,11 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from infra import static_files
+from infra import last_words, static_files
 from infra.docker_host import DAEMON_ERRORS
 from infra.layout import (
     CACHE_FOLDER,
+    CONFIGURATION_FILE,
     CURRENT,
     LIVE_FOLDER,
     MEMBERS_FILE,
@@ -51,7 +52,6 @@ from infra.layout import (
 from infra.refusal import Refused
 from infra.static_files import StaticFiles
 
-CONFIGURATION_FILE = "nginx.conf"
 PROBE_FOLDER = "probe"
 AGAIN = "-again"  # ends the name of a folder that takes the place of one with the same content
 
@@ -68,7 +68,6 @@ LIST_WORKERS = "grep -ls 'nginx: worke[r] process' /proc/[0-9]*/cmdline"
 REQUEST_TIMEOUT = 5  # seconds for one probe of one replica
 RELOAD_TIMEOUT = 10  # seconds until the master must have started its new workers
 POLL_INTERVAL = 0.1  # seconds
-LOG_LINES = 12  # of a replica that fails, in the error
 LOG_TAIL = 10000  # lines in which to look for them: most of NGINX's are about requests
 RESTARTS_ALLOWED = 1  # more of them, and down or only just up again, is a crash loop
 STEADY_AFTER = 10  # seconds; as long as Docker itself takes to forget a crash
@@ -512,16 +511,4 @@ def _last_words(container: Container) -> str:
     until = _started(container).timestamp() if between else None
     # Docker counts the tail from the end of all that was said, then leaves out what is later than `until`.
     lines = container.logs(tail=LOG_TAIL, until=until).rstrip().splitlines()
-    words = [said for said in (_words(line.decode(errors="replace")) for line in lines) if said is not None]
-    return "\n".join(["Its last words:", *words[-LOG_LINES:]]) if words else "It has said nothing."
-
-
-def _words(line: str) -> str | None:
-    """What a line of a log says to a person; None for one about a request, which has no words."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return line
-    if not isinstance(record, dict) or "source" not in record:
-        return line
-    return str(record["message"]) if "message" in record else None
+    return last_words.of(lines)

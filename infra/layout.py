@@ -9,6 +9,10 @@ HTTPS_PORT = 8443
 APP_FOLDER = "/app"  # of the app image
 SOCKET_FOLDER = "/run/uwsgi"  # the volume in which replicas listen
 SOCKET_VARIABLE = "REPLICA_SOCKET"  # in the environment of every replica: where it listens
+REPLICA_PORT = 8000  # where it listens, too, in a swarm
+PORT_VARIABLE = "REPLICA_PORT"
+STOP_DELAY_VARIABLE = "REPLICA_STOP_DELAY"  # seconds that it goes on after it was told to stop
+ENVIRONMENT_FILE = "/run/environment.json"  # what stands in for the environment of a replica in a swarm
 MEMBERS_FILE = f"{SOCKET_FOLDER}/members"  # the names of the sockets that NGINX asks, one a line
 
 METRICS_FOLDER = "/run/metrics"  # the volume, in memory, of what NGINX tells the exporter
@@ -17,9 +21,11 @@ EXPORTER_PORT = 9113
 
 LIVE_FOLDER = "/etc/nginx/live"  # the volume that holds NGINX's configurations
 CACHE_FOLDER = f"{LIVE_FOLDER}/.cache"  # answers that the live instance keeps
+CONFIGURATION_FILE = "nginx.conf"
 CURRENT = f"{LIVE_FOLDER}/current"  # a link to the folder of the configuration in force
 STATIC_FOLDER = f"{LIVE_FOLDER}/.static"  # the static files of releases, a folder each
 STATIC_BEFORE = ".before"  # ends the name of a link, beside such a folder, to the one of the release before
+SITE_FOLDER = "/etc/nginx/site"  # the configuration in a swarm
 RUNTIME_FOLDER = "/run/nginx"  # a tmpfs
 PID_FILE = f"{RUNTIME_FOLDER}/nginx.pid"
 PROBE_PID_FILE = f"{RUNTIME_FOLDER}/probe.pid"

@@ -1,13 +1,12 @@
 """The load balancer: one NGINX container, which alone publishes a port."""
 
-from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_docker as docker
 
 from infra import containers
-from infra.images import BuiltImage
+from infra.images import nginx_image
 from infra.layout import (
     BOOT_SOCKET,
     HTTPS_PORT,
@@ -25,7 +24,6 @@ from infra.replicas import STOP_MARGIN, Replicas
 from infra.settings import Settings
 from infra.site import in_url
 
-NGINX = Path("nginx")
 TASKS = 4096
 # What NGINX may write before the exporter has read it, some 60,000 requests. It counts as memory of NGINX.
 METRICS_SIZE = "8m"
@@ -49,6 +47,7 @@ class LoadBalancer(pulumi.ComponentResource):
             volume would be another NGINX, and so a gap.
         endpoints: where it listens.
         url: where the app answers.
+        outputs: what the stack exports of it.
     """
 
     def __init__(
@@ -62,21 +61,10 @@ class LoadBalancer(pulumi.ComponentResource):
         super().__init__("uwsgi-nginx:index:LoadBalancer", name, None, opts)
         on_host = settings.publish == "host"
         self.endpoints = endpoints(settings)
-        self.url = site_url(settings)
+        self.url = site_url(settings, settings.publish_address)
 
-        build_arguments = {
-            "NGINX_IMAGE": settings.nginx_image,
-            "BOOT_LISTEN": f"unix:{BOOT_SOCKET}" if on_host else str(PORT),
-        }
-        image = BuiltImage(
-            "nginx-image",
-            settings.nginx_image_name,
-            str(NGINX),
-            NGINX / "Dockerfile",
-            build_arguments,
-            settings.platform,
-            pulumi.ResourceOptions(parent=self),
-        )
+        boot_listen = f"unix:{BOOT_SOCKET}" if on_host else str(PORT)
+        image = nginx_image(settings, boot_listen, pulumi.ResourceOptions(parent=self))
         live = docker.Volume(
             f"nginx-live-{image.content}" if on_host else "nginx-live", opts=pulumi.ResourceOptions(parent=self)
         )
@@ -123,6 +111,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 depends_on=dependencies,
             ),
         )
+        self.outputs = {"url": self.url, "nginx": self.container.name}
         self.register_outputs({"url": self.url})
 
 
@@ -153,12 +142,11 @@ def _on_the_host() -> dict[str, Any]:
     return {"network_mode": "host"}
 
 
-def site_url(settings: Settings) -> str:
-    """Where the app answers: by HTTPS under the first of its names, if it has any."""
+def site_url(settings: Settings, address: str) -> str:
+    """Where the app answers that is published at `address`: by HTTPS under the first of its names, if it has any."""
     if not settings.tls.enabled:
-        return url(settings.publish_address, settings.port)
-    address = settings.tls.hosts[0] if settings.tls.hosts else settings.publish_address
-    return url(address, settings.tls.port, "https")
+        return url(address, settings.port)
+    return url(settings.tls.hosts[0] if settings.tls.hosts else address, settings.tls.port, "https")
 
 
 def url(address: str, port: int, scheme: str = "http") -> str:

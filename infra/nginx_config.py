@@ -37,6 +37,7 @@ AUTH_PATH = "/.auth-request"
 SIGN_IN_PATH = "/.sign-in+"
 TRUSTED_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 KEEPALIVE_MIN_TIMEOUT = 5  # seconds
+DOCKER_DNS = "127.0.0.11"  # in every container on a network of its own
 MAX_ANSWER_FILE = 64  # MiB of an answer that wait for a slow reader
 
 
@@ -46,6 +47,24 @@ class Upstream:
 
     name: str
     socket: str
+
+    @property
+    def address(self) -> str:
+        """As a `server` of NGINX's upstream."""
+        return f"unix:{self.socket}"
+
+
+@dataclass(frozen=True)
+class ServiceUpstream:
+    """All replicas of a swarm's service: Docker's DNS says, each second anew, at which addresses they are."""
+
+    name: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        """As a `server` of NGINX's upstream."""
+        return f"{self.name}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -63,12 +82,13 @@ class Endpoints:
 
 
 def render(
-    stable: Sequence[Upstream],
+    stable: Sequence[Upstream | ServiceUpstream],
     canary: Sequence[Upstream] = (),
     *,
     site: Site,
     release: str,
     canary_release: str = "",
+    folder: str = CURRENT,
 ) -> str:
     """The configuration, which an instance completes with the files beside it: `live_files` or `probe_files`.
 
@@ -77,6 +97,7 @@ def render(
         canary: those that take `site.canary.share` of them.
         site: as the stack sets it.
         release, canary_release: fingerprints of what they run.
+        folder: where the configuration stands.
     """
     trusts = bool(site.trusted_proxies)
     return _render(
@@ -113,7 +134,8 @@ def render(
         max_answer_file=MAX_ANSWER_FILE,
         runtime_folder=RUNTIME_FOLDER,
         live_folder=LIVE_FOLDER,
-        current=CURRENT,
+        folder=folder,
+        resolver=DOCKER_DNS if isinstance(stable[0], ServiceUpstream) else "",
         listen_file=LISTEN_FILE,
         instance_file=INSTANCE_FILE,
     )

@@ -8,12 +8,11 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import containers, fingerprint
-from infra.images import BuiltImage
+from infra.images import app_image
 from infra.layout import APP_FOLDER, SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
 from infra.stored_image import StoredImage
 
-UWSGI = Path("uwsgi")  # relative to the project, as every path in the state
 STOP_MARGIN = 5  # seconds beyond the drain before a stop becomes a kill
 
 # Docker's own check is for people and monitors; the gate does not wait for it. A shorter interval for starting ones is
@@ -64,6 +63,7 @@ class Replicas(pulumi.ComponentResource):
         sockets: the volume in which they listen.
         stable: those that serve.
         canary: those of a second release, which take a share; None without one.
+        outputs: what the stack exports of them.
     """
 
     def __init__(
@@ -74,6 +74,13 @@ class Replicas(pulumi.ComponentResource):
         self.sockets = docker.Volume("sockets", opts=pulumi.ResourceOptions(parent=self))
         self.stable = self._stable()
         self.canary = None if settings.canary.share is None else self._canary()
+        self.outputs = {
+            "replicas": [member["name"] for member in self.members],
+            "release": self.stable.release,
+            "image": self.stable.image,
+            "containers": [container.name for container in self.containers],
+            **({"canary": {"release": self.canary.release, "image": self.canary.image}} if self.canary else {}),
+        }
         self.register_outputs({"image": self.stable.image, "names": [member["name"] for member in self.members]})
 
     @property
@@ -96,31 +103,14 @@ class Replicas(pulumi.ComponentResource):
         if settings.app_image:
             stored = StoredImage("app-image", settings.app_image, pulumi.ResourceOptions(parent=self))
             return self._set("uwsgi", settings.replicas, settings.app_image, settings.app_image, stored)
-        built = self._built("app-image", settings.app_folder)
+        built = app_image("app-image", settings, settings.app_folder, pulumi.ResourceOptions(parent=self))
         return self._set("uwsgi", settings.replicas, built.digest, built.content)
 
     def _canary(self) -> ReplicaSet:
-        canary = self._settings.canary
-        built = self._built("canary-image", canary.app_folder or self._settings.app_folder)
+        settings, canary = self._settings, self._settings.canary
+        folder = canary.app_folder or settings.app_folder
+        built = app_image("canary-image", settings, folder, pulumi.ResourceOptions(parent=self))
         return self._set("uwsgi-canary", canary.replicas, built.digest, built.content)
-
-    def _built(self, name: str, folder: str) -> BuiltImage:
-        settings = self._settings
-        arguments = {
-            "PYTHON_IMAGE": settings.python_image,
-            "UWSGI_INI": (UWSGI / "uwsgi.ini").read_text(),
-            "ENTRYPOINT_PY": (UWSGI / "entrypoint.py").read_text(),
-            "WSGI_PY": (UWSGI / "wsgi.py").read_text(),
-            "LIVE_RELOAD_PY": (UWSGI / "live_reload.py").read_text(),
-            "HEALTHCHECK_C": (UWSGI / "healthcheck.c").read_text(),
-            "UWSGI_APP": settings.app_module,
-            "UWSGI_CALLABLE": settings.app_callable,
-            "IMPORT_CHECK": str(settings.import_check).lower(),
-        }
-        opts = pulumi.ResourceOptions(parent=self)
-        return BuiltImage(
-            name, settings.app_image_name, folder, UWSGI / "Dockerfile", arguments, settings.platform, opts
-        )
 
     def _set(
         self, prefix: str, count: int, image: pulumi.Input[str], content: str, *depends_on: pulumi.Resource

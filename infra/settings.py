@@ -6,11 +6,14 @@
 import difflib
 import ipaddress
 import json
+import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env, get_config_secret_keys_env, is_config_secret
@@ -23,19 +26,31 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
 from infra import dockerignore, fingerprint, pages
-from infra.site import Canary, Location, Port, Seconds, Site, as_texts
+from infra.site import Canary, Location, Model, Port, Seconds, Site, as_texts
 
 IMAGE_REFERENCE = r"^[a-z0-9]+(([._/:@]|__|-+)[A-Za-z0-9_]+)*$"
+PINNED_IMAGE = r"([a-z0-9]+(([._/:-]|__|-+)[A-Za-z0-9_]+)*@)?sha256:[0-9a-f]{64}"
+REGISTRY = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9]\d{0,4})?(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*"
+NODE_LABEL = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,62}=[A-Za-z0-9][A-Za-z0-9._-]{0,62})?$"
 MAX_REPLICAS = 100
+MAX_REPLICAS_IN_SWARM = 1000
 MAX_SHOWN = 300  # characters of a value that an error repeats
 MIN_HIDDEN = 3  # characters of a secret that is taken out of a reason; shorter ones are parts of its own words
 RESERVED_VARIABLES = (
-    *("REPLICA_SOCKET", "LIVE_RELOAD", "UWSGI_WORKER_RELOAD_MERCY"),
+    *("REPLICA_SOCKET", "REPLICA_PORT", "REPLICA_ADDRESS", "REPLICA_STOP_DELAY"),
+    *("LIVE_RELOAD", "UWSGI_WORKER_RELOAD_MERCY"),
     *("UWSGI_APP", "UWSGI_CALLABLE", "UWSGI_PROCESSES", "UWSGI_THREADS"),
 )
+
+DOCKER_HOST = "docker:host"
+SPARE_ADDRESSES = 32  # of a swarm's network, for NGINX and what Docker itself takes on each node
+LONGEST_NAME = 64  # characters of a config or a secret in a swarm
+LONGEST_FILE = f"{pages.MAINTENANCE}.json"  # that becomes one
+LOGINS = "docker:registryAuth"
 
 ImageReference = Annotated[str, Field(pattern=IMAGE_REFERENCE, max_length=255)]
 
@@ -44,17 +59,89 @@ class SettingsError(pulumi.RunError):
     """The stack's configuration is refused. The message names each key, its value and what is accepted."""
 
 
+@dataclass(frozen=True)
+class Registry:
+    """Where images go that other machines are to have.
+
+    Attributes:
+        address: as image names begin with it, such as registry.example/team.
+        username, password: empty for what the machine is logged in to.
+    """
+
+    address: str
+    username: str = ""
+    password: str = ""
+
+    @property
+    def host(self) -> str:
+        """What one logs in to."""
+        return self.address.partition("/")[0]
+
+
+class Swarm(Model):
+    """What a stack on a Docker Swarm has beyond one on a single host: docs/scaling.md."""
+
+    publish: Literal["host", "mesh"] = Field(
+        default="host",
+        description="Who answers on the port: `host`: each node that runs NGINX; `mesh`: every node of the swarm, by "
+        "Docker's routing mesh, which takes IPVS in the kernel, and hides the clients' addresses.",
+    )
+    nginx_nodes: str = Field(
+        default="",
+        pattern=NODE_LABEL,
+        description="A label, with its value, of the nodes that run NGINX, such as edge=true (`docker node update "
+        "--label-add`); empty: all do.",
+    )
+    app_nodes: str = Field(
+        default="", pattern=NODE_LABEL, description="The same of those that run the app; empty: all do."
+    )
+    subnet: str = Field(
+        default="",
+        description="The network of the stack, such as 10.20.0.0/20: it must hold two releases of all replicas, and "
+        "cannot be changed without a new one. Empty: one of Docker's, mostly of 254 addresses.",
+    )
+    reserved_memory: int = Field(
+        default=0,
+        ge=0,
+        le=1048576,
+        description="Memory that a node must have to spare for each replica, in MiB (0 to 1048576); 0: as much as "
+        "`memory`, so that no node is promised twice.",
+    )
+    reserved_cpus: Decimal = Field(
+        default=Decimal(0),
+        ge=0,
+        le=512,
+        decimal_places=2,
+        description="CPUs that a node must have to spare for each replica, such as 0.5; 0: none.",
+    )
+
+    @field_validator("subnet")
+    @classmethod
+    def _is_network(cls, value: str) -> str:
+        try:
+            return value and str(ipaddress.IPv4Network(value))
+        except ValueError as error:
+            raise ValueError(f"should be an IPv4 network, such as 10.20.0.0/20 ({error})") from None
+
+
 class Settings(Site):
     """The settings of one stack: its site, and what serves it. Read it with `Settings.load()`."""
 
     _secret_keys: frozenset[str] = PrivateAttr(default=frozenset())
+    _docker_host: str = PrivateAttr(default="")
+    _logins: Mapping[str, tuple[str, str]] = PrivateAttr(default={})
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
+    orchestrator: Literal["containers", "swarm"] = Field(
+        default="containers",
+        description="Where the stack runs: `containers` on the Docker host; `swarm`: on a Docker Swarm, of which that "
+        "host is a manager (docs/scaling.md).",
+    )
     replicas: int = Field(
         default=2,
         ge=1,
-        le=MAX_REPLICAS,
-        description="How many app containers, uwsgi-1 to uwsgi-N, share the requests (1 to 100).",
+        le=MAX_REPLICAS_IN_SWARM,
+        description="How many app containers, uwsgi-1 to uwsgi-N, share the requests (1 to 100; in a swarm 1 to 1000).",
     )
     port: Port = Field(default=8080, description="The port of the host on which NGINX answers.")
     publish_address: str = Field(
@@ -74,9 +161,10 @@ class Settings(Site):
     )
     app_image: str = Field(
         default="",
-        pattern=r"^(sha256:[0-9a-f]{64})?$",
-        description="An image that was built before, such as the output `image` of another time (sha256:…), in the "
-        "place of one built from appFolder: to go back to it, or to hold it while a canary takes its share.",
+        pattern=rf"^({PINNED_IMAGE})?$",
+        description="An image that was built before, such as the output `image` of another time (sha256:…, in a swarm "
+        "name@sha256:…), in the place of one built from appFolder: to go back to it, or to hold it while a canary "
+        "takes its share.",
     )
     app_module: str = Field(
         default="webapp",
@@ -152,6 +240,15 @@ class Settings(Site):
         description="What the machine of the Docker daemon is, and the images are built for: `linux/arm64` on ARM, "
         "also on a Mac with Apple's own processor.",
     )
+
+    registry: str = Field(
+        default="",
+        pattern=rf"^({REGISTRY})?$",
+        max_length=200,
+        description="For `orchestrator: swarm`: where images are pushed, and all nodes pull them from, such as "
+        "registry.example/team. A login goes into `docker:registryAuth`, as a secret.",
+    )
+    swarm: Swarm = Field(default=Swarm(), description="For `orchestrator: swarm`: who runs what there.")
 
     @field_validator("publish_address")
     @classmethod
@@ -285,6 +382,70 @@ class Settings(Site):
             _look_for_static_files(Path(app), self.static)
         return self
 
+    @model_validator(mode="after")
+    def _fits_the_orchestrator(self) -> Self:
+        if self.orchestrator == "swarm":
+            self._fits_a_swarm()
+        elif self.replicas > MAX_REPLICAS:
+            raise ValueError(
+                f"replicas is {self.replicas}, and orchestrator is containers: one host takes up to {MAX_REPLICAS}; "
+                "more take a swarm (docs/scaling.md)"
+            )
+        elif "@" in self.app_image:
+            raise ValueError("appImage should be sha256:…, without a name: the image is on the Docker host")
+        return self
+
+    def _fits_a_swarm(self) -> None:
+        why = {
+            "publish": self.publish == "host" and "swarm.publish says how NGINX is reached there",
+            "liveReload": self.live_reload and "a node has no folder of this machine",
+            "static": self.static
+            and "NGINX and the replicas are on different machines. Have the app serve them "
+            "(WhiteNoise does it well), and set paths.….cache to keep them in NGINX",
+            "balancing.weights": self.balancing.weights and "its replicas come and go, and have no names",
+            "canary.share": self.canary.share is not None and "a swarm has one release; its rollout is gradual",
+            "metrics.enabled": self.metrics.enabled and "the exporter reads what NGINX writes on the same machine",
+        }
+        for key, reason in why.items():
+            if reason:
+                raise ValueError(f"{key} is set, and orchestrator is swarm: {reason}")
+        if self.publish_address not in ("0.0.0.0", "::"):  # noqa: S104 - named, not bound
+            raise ValueError(
+                f"publishAddress is {self.publish_address}, and orchestrator is swarm: nodes answer on all of their "
+                "addresses. Set it to 0.0.0.0 to say that they may"
+            )
+        if not self.registry:
+            raise ValueError("orchestrator is swarm, and there is no registry: the nodes pull their images from one")
+        for key in ("app_image_name", "nginx_image_name"):
+            if re.match(r"[^/]*[.:][^/]*/|localhost/", getattr(self, key)):
+                raise ValueError(
+                    f"{to_camel(key)} is {getattr(self, key)}, which begins with a registry: in a swarm that stands in "
+                    "registry"
+                )
+        network = ipaddress.IPv4Network(self.swarm.subnet or "0.0.0.0/0")
+        if network.num_addresses < 2 * self.replicas + SPARE_ADDRESSES:
+            raise ValueError(
+                f"swarm.subnet is {network}, with {network.num_addresses} addresses: two releases of {self.replicas} "
+                f"replicas and NGINX on each node take {2 * self.replicas + SPARE_ADDRESSES} or more"
+            )
+        if self.app_image and "@" not in self.app_image:
+            raise ValueError(
+                "appImage should be name@sha256:…, as orchestrator is swarm: the nodes pull it from a registry"
+            )
+
+    @property
+    def manager(self) -> str:
+        """The address of the swarm's manager that the program talks to: 127.0.0.1 where that is this machine."""
+        return urlsplit(self._docker_host or os.environ.get("DOCKER_HOST", "")).hostname or "127.0.0.1"
+
+    @property
+    def pushes_to(self) -> Registry | None:
+        """Where images go; None where they stay on the daemon."""
+        if self.orchestrator == "containers":
+            return None
+        registry = Registry(self.registry)
+        return Registry(self.registry, *self._logins.get(registry.host, ()))
+
     @property
     def served_files(self) -> dict[str, str]:
         """None with liveReload: they change while the app runs."""
@@ -314,10 +475,12 @@ class Settings(Site):
         raw = {**get_config_env(), **CONFIG.get()}
         prefix = pulumi.get_project() + ":"
         values = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
-        secret = {
-            key for key in values if is_config_secret(prefix + key) or prefix + key in get_config_secret_keys_env()
-        }
+        secret = {key for key in values if _is_secret(prefix + key)}
         settings = cls.parse(values, secret)
+        if settings.orchestrator == "swarm":
+            _check_names_fit()
+            settings._docker_host = raw.get(DOCKER_HOST, "")
+            settings._logins = _logins(raw.get(LOGINS, ""), secret=_is_secret(LOGINS))
         for warning in settings.warnings:
             pulumi.log.warn(warning)
         return settings
@@ -366,6 +529,43 @@ class Settings(Site):
                 f"  basicAuth.users.{name}: the password stands there for all to read. Set it with `pulumi config set "
                 f"--secret --path 'basicAuth.users[\"{name}\"]'`, or its hash, as `htpasswd -nB {name}` makes it."
             )
+
+
+def _logins(text: str, *, secret: bool) -> dict[str, tuple[str, str]]:
+    """Names and passwords by registry, of the plugin's own setting: it gives them to the nodes, which pull images."""
+    try:
+        logins = {
+            re.sub(r"^https?://", "", entry["address"]).partition("/")[0]: (
+                str(entry.get("username", "")),
+                str(entry.get("password", "")),
+            )
+            for entry in json.loads(text or "[]")
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise SettingsError(
+            f"The configuration is refused, nothing was changed:\n  {LOGINS}: should be a list of objects with "
+            "address, username and password"
+        ) from None
+    if any(password for _, password in logins.values()) and not secret:
+        raise SettingsError(
+            f"The configuration is refused, nothing was changed:\n  {LOGINS}: a password stands there for all to read. "
+            f"Set it with `pulumi config set --secret --path '{LOGINS}[0].password'`."
+        )
+    return logins
+
+
+def _is_secret(key: str) -> bool:
+    return is_config_secret(key) or key in get_config_secret_keys_env()
+
+
+def _check_names_fit() -> None:
+    """Looks whether the swarm takes the names that the engine makes; it would say so in the middle of an update."""
+    stack, room = pulumi.get_stack(), LONGEST_NAME - len(f"{pulumi.get_project()}--{LONGEST_FILE}-1234567")
+    if len(stack) > room or not re.fullmatch(r"[A-Za-z0-9]+([-_]+[A-Za-z0-9]+)*", stack):
+        raise SettingsError(
+            "The configuration is refused, nothing was changed:\n  orchestrator is swarm, and the stack's name is "
+            f"{stack}: there it may have {room} characters, letters and digits, with - and _ in between"
+        )
 
 
 def keys(model: type[BaseModel] = Settings) -> dict[str, str]:

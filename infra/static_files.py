@@ -16,7 +16,7 @@ from typing import cast
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from infra.layout import APP_FOLDER, CURRENT, NGINX_USER, SOCKET_GROUP, STATIC_BEFORE, STATIC_FOLDER
+from infra.layout import APP_FOLDER, CONFIGURATION_FILE, CURRENT, NGINX_USER, SOCKET_GROUP, STATIC_BEFORE, STATIC_FOLDER
 
 PART = ".part"  # ends the name of a folder that is not complete
 CHUNK = 1 << 20  # bytes
@@ -70,7 +70,7 @@ def remember_the_release_before(run: Shell, names: Sequence[str]) -> None:
     """Links each of the releases `names`, which go live, to the one in force that goes."""
     if not names:
         return
-    _, configuration = run(f"cat {CURRENT}/nginx.conf")
+    _, configuration = run(f"cat {CURRENT}/{CONFIGURATION_FILE}")
     goes = [name for name in _in_force(configuration) if name not in names]
     for name in names if goes else ():
         link = f"{STATIC_FOLDER}/{name}{STATIC_BEFORE}"

@@ -23,6 +23,8 @@ LONGEST = 65536  # bytes; a longer line becomes several
 # does nothing else then (https://github.com/unbit/uwsgi/blob/2.0.31/core/uwsgi.c, `gracefully_kill_them_all`).
 NUDGE_INTERVAL = 100  # milliseconds
 REPLICA = os.uname().nodename
+HOSTS_FILE = "/etc/hosts"
+ENVIRONMENT_FILE = "/run/environment.json"  # of a replica in a swarm: variables by name
 # `log-format` in uwsgi.ini.
 REQUEST = re.compile(r"\[request\] (?P<status>\d+) (?P<seconds>[\d.]+) (?P<method>\S+) (?P<uri>\S+) (?P<id>.*)")
 
@@ -103,8 +105,13 @@ def exit_code(child: int) -> int | None:
         return None
 
 
-def main(command: list[str]) -> int:
-    """Runs `command` to its end; returns its exit code."""
+def main(command: list[str], stop_delay: float = 0) -> int:
+    """Runs `command` to its end; returns its exit code.
+
+    Args:
+        command: with its arguments.
+        stop_delay: seconds for which it goes on when it is told to stop.
+    """
     # Every signal wakes the loop, also one that comes just before it begins to wait.
     awakened, waker = os.pipe()
     os.set_blocking(awakened, False)
@@ -122,9 +129,14 @@ def main(command: list[str]) -> int:
     waiting.register(said, select.POLLIN)
     code = None
     is_stopping = False
+    stops_at: float | None = None  # of time.monotonic()
     while code is None:
-        ready = {descriptor for descriptor, _ in waiting.poll(NUDGE_INTERVAL if is_stopping else None)}
-        if is_stopping and not ready:
+        pause = 1000 * max(0.0, stops_at - time.monotonic()) if stops_at else NUDGE_INTERVAL if is_stopping else None
+        ready = {descriptor for descriptor, _ in waiting.poll(pause)}
+        if stops_at and time.monotonic() >= stops_at:
+            os.kill(child, signal.SIGTERM)
+            stops_at, is_stopping = None, True
+        elif is_stopping and not ready:
             os.kill(child, signal.SIGHUP)
         if said in ready:
             data = os.read(said, CHUNK)
@@ -133,9 +145,10 @@ def main(command: list[str]) -> int:
                 waiting.unregister(said)
         if awakened in ready:
             for received in os.read(awakened, CHUNK):
-                if received in FORWARDED:
+                if received == signal.SIGTERM and not is_stopping:
+                    stops_at = stops_at or time.monotonic() + stop_delay
+                elif received in FORWARDED:
                     os.kill(child, received)
-                is_stopping = is_stopping or received == signal.SIGTERM
             code = exit_code(child)
 
     # Orphans may still hold the pipe: what is in it is all that counts.
@@ -160,7 +173,22 @@ def prefer_throughput() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
+def read_environment(path: str, hosts: str = HOSTS_FILE) -> None:
+    """Takes the variables of the file at `path`, if there is one, into the environment, and its own address."""
+    with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib takes 20 ms to import
+        os.environ.update(json.load(file))
+        os.environ["REPLICA_ADDRESS"] = own_address(hosts)
+
+
+def own_address(path: str) -> str:
+    """That of this host in the file of hosts at `path`, if any: not the one on the bridge that leads out of a swarm."""
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        entries = [line.split() for line in file]
+    return next((address for address, *names in filter(None, entries) if REPLICA in names), "")
+
+
 if __name__ == "__main__":
     prefer_throughput()
+    read_environment(ENVIRONMENT_FILE)
     reloader = [sys.executable, "/usr/local/bin/live_reload.py"] if os.environ.get("LIVE_RELOAD") else []
-    sys.exit(main([*reloader, *sys.argv[1:]]))
+    sys.exit(main([*reloader, *sys.argv[1:]], float(os.environ.get("REPLICA_STOP_DELAY", "0"))))

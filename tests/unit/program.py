@@ -16,6 +16,7 @@ from pulumi.runtime.settings import configure
 
 UNKNOWN = rpc.UNKNOWN  # what stands for a value that a preview does not know
 PROJECT_NAME = "uwsgi-nginx"
+SWARM = {"orchestrator": "swarm", "registry": "registry.example:5000/team", "publishAddress": "0.0.0.0"}
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,20 @@ def run(
     stack: str = "test",
     preview: bool = False,
 ) -> Program:
-    """What the program registers with `config` (values as the engine hands them over), of which `secret` are secret."""
+    """What the program registers with `config` (values as the engine hands them over), of which `secret` are secret.
+
+    Keys are the project's own, unless they name another namespace, as in `docker:host`.
+    """
     return contextvars.copy_context().run(_run, config or {}, secret, stack, preview)
+
+
+def physical_name(name: str, stack: str = "test") -> str:
+    """What the engine calls the object behind the resource `name`."""
+    return f"{PROJECT_NAME}-{stack}-{name}-{_identity(name, stack)[:7]}"
+
+
+def _identity(name: str, stack: str) -> str:
+    return hashlib.sha256(f"{stack}/{name}".encode()).hexdigest()
 
 
 def strings(value: object) -> Iterator[str]:
@@ -93,9 +106,7 @@ def strings(value: object) -> Iterator[str]:
 
 
 def _run(config: Mapping[str, str], secret: Collection[str], stack: str, preview: bool) -> Program:
-    set_all_config(
-        {f"{PROJECT_NAME}:{key}": value for key, value in config.items()}, [f"{PROJECT_NAME}:{key}" for key in secret]
-    )
+    set_all_config({_full(key): value for key, value in config.items()}, [_full(key) for key in secret])
     monitor = _Recorder(_Engine(stack, preview), stack)
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # an error is raised once, not logged by all that wait for the same
@@ -124,6 +135,10 @@ def _run(config: Mapping[str, str], secret: Collection[str], stack: str, preview
     return monitor.program
 
 
+def _full(key: str) -> str:
+    return key if ":" in key else f"{PROJECT_NAME}:{key}"
+
+
 def _run_main() -> None:
     runpy.run_path("__main__.py", run_name="__main__")
 
@@ -138,15 +153,20 @@ class _Engine(Mocks):
         raise AssertionError(f"the program calls {args.token}; a preview pays for that")
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        identity = hashlib.sha256(f"{self._stack}/{args.name}".encode()).hexdigest()
         if self._preview:
             return "", args.inputs
-        computed = {"name": f"{PROJECT_NAME}-{self._stack}-{args.name}-{identity[:7]}"}
+        computed = {"name": physical_name(args.name, self._stack)}
         if args.typ.endswith(":Image"):
-            computed = {"repoDigest": f"sha256:{identity}"}
+            computed = {"repoDigest": _digest(args.inputs["imageName"], pushed=not args.inputs["skipPush"])}
         if args.typ.endswith(":Container"):
-            computed["hostname"] = identity[:12]
+            computed["hostname"] = _identity(args.name, self._stack)[:12]
         return f"id-of-{args.name}", {**computed, **args.inputs}
+
+
+def _digest(image_name: str, *, pushed: bool) -> str:
+    """Of an image: where it was pushed to it is known by its name there."""
+    at = f"{image_name.rpartition(':')[0]}@" if pushed else ""
+    return f"{at}sha256:{hashlib.sha256(image_name.encode()).hexdigest()}"
 
 
 class _SilentEngine:

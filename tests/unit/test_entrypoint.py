@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infra import layout
 
 SCRIPT = Path("uwsgi/entrypoint.py")
 TIMEOUT = 20  # seconds
@@ -173,6 +176,44 @@ def test_a_command_that_stops_is_nudged_until_it_is_gone() -> None:
         assert ended(process)[0] == 5
 
 
+ON_STOP = (
+    "import os, signal, time\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
+    "signal.signal(signal.SIGHUP, lambda *_: os._exit(6))\nprint('ready')\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "delay", "code", "at_least"),
+    [
+        (f"{ON_STOP}while True: time.sleep(60)", "1", 5, 1.0),
+        (f"{ON_STOP}time.sleep(0.5); os._exit(7)", "60", 7, 0.0),
+    ],
+    ids=["then stops", "ends by itself"],
+)
+def test_a_replica_that_is_told_to_stop_goes_on_while_others_may_still_ask_it(
+    script: str, delay: str, code: int, at_least: float
+) -> None:
+    with running(*python(script), REPLICA_STOP_DELAY=delay) as process:
+        assert process.stdout
+        assert "ready" in process.stdout.readline()
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)  # says nothing new
+        assert ended(process)[0] == code
+    assert at_least <= time.monotonic() - begin < TIMEOUT
+
+
+def test_what_is_no_stop_reaches_a_replica_also_while_it_waits_for_that() -> None:
+    script = f"{ON_STOP}signal.signal(signal.SIGUSR1, lambda *_: os._exit(7))\nwhile True: time.sleep(60)"
+    with running(*python(script), REPLICA_STOP_DELAY="60") as process:
+        assert process.stdout
+        assert "ready" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGUSR1)
+        assert ended(process)[0] == 7
+
+
 def test_the_command_runs_in_batches() -> None:
     assert messages("import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)") == ["True"]
 
@@ -234,3 +275,37 @@ def test_a_request_without_an_id_has_an_empty_one() -> None:
 @pytest.mark.parametrize("line", ["[request] of somebody", "[request] x 0.1 GET / -", "a [request] 500 0.1 GET / -"])
 def test_what_only_looks_like_a_request_is_a_message(line: str) -> None:
     assert messages(printing(line.encode() + b"\n")) == [line]
+
+
+# the environment of a replica in a swarm
+
+
+def after_reading(file: Path, monkeypatch: pytest.MonkeyPatch, *hosts: str) -> dict[str, str]:
+    """The environment, which was HOME and PATH before, on a machine with these lines in its file of hosts."""
+    known = file.parent / "hosts"
+    known.write_text("\n".join(["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost", "", *hosts]) + "\n")
+    variables = {"HOME": "/", "PATH": "/usr/bin"}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "environ", variables)
+        runpy.run_path(str(SCRIPT))["read_environment"](str(file), str(known))
+    return variables
+
+
+def test_variables_of_the_file_are_taken_and_the_address_that_others_know(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "environment.json"
+    own = {"PATH": "/bin", "GREETING": "two\nlines = ä", "EMPTY": ""}
+    file.write_text(json.dumps(own))
+    hosts = "10.20.0.7\tsomebody-else", f"10.20.0.5\tanother-name {os.uname().nodename}"
+    assert after_reading(file, monkeypatch, *hosts) == {"HOME": "/", **own, "REPLICA_ADDRESS": "10.20.0.5"}
+
+
+def test_without_the_file_the_environment_is_what_it_was(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert after_reading(tmp_path / "environment.json", monkeypatch) == {"HOME": "/", "PATH": "/usr/bin"}
+
+
+def test_the_program_writes_what_is_read_here() -> None:
+    source = SCRIPT.read_text()
+    assert f'ENVIRONMENT_FILE = "{layout.ENVIRONMENT_FILE}"' in source
+    assert f'os.environ.get("{layout.STOP_DELAY_VARIABLE}", "0")' in source

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from infra import gate, layout, nginx_config
+from infra import gate, last_words, layout, nginx_config
 from infra.gate import Gate, Replica, Rollout
 from infra.nginx_config import Endpoints, Upstream
 from infra.refusal import Refused
@@ -290,8 +290,8 @@ def test_only_the_last_of_many_words_are_told(machine: FakeMachine) -> None:
     message = refusal(machine)
     assert message.endswith("line 999")
     assert "line 999" in message.splitlines()
-    assert f"line {1000 - gate.LOG_LINES}" in message.splitlines()
-    assert f"line {999 - gate.LOG_LINES}" not in message.splitlines()
+    assert f"line {1000 - last_words.LINES}" in message.splitlines()
+    assert f"line {999 - last_words.LINES}" not in message.splitlines()
 
 
 @pytest.mark.parametrize(

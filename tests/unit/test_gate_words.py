@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from docker.models.containers import Container
 
-from infra import gate
+from infra import gate, last_words
 from tests.unit.fake_docker import FakeClock, FakeMachine, FakeReplica
 
 
@@ -67,7 +67,7 @@ def test_requests_do_not_crowd_out_words(source: str) -> None:
 
 def test_as_many_words_are_quoted_as_a_person_reads() -> None:
     lines = words(*(line for number in range(100) for line in (said(f"word {number}"), asked())))
-    assert lines == ["Its last words:", *(f"word {number}" for number in range(100 - gate.LOG_LINES, 100))]
+    assert lines == ["Its last words:", *(f"word {number}" for number in range(100 - last_words.LINES, 100))]
 
 
 @pytest.mark.parametrize("log", [[], [asked()], ["", ""]])

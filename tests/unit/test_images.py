@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra import gate, layout
+from infra import layout
 
 DOCKERFILES = {"uwsgi": Path("uwsgi/Dockerfile"), "nginx": Path("nginx/Dockerfile")}
 
@@ -75,8 +75,11 @@ def test_a_reload_finds_nothing_to_rename(
     assert (tmp_path / "socket").exists() == renames
 
 
-def test_uwsgi_listens_on_the_socket_in_a_stack_and_on_http_by_hand(options: list[tuple[str, str]]) -> None:
-    inside, condition = {}, ""
+def test_uwsgi_listens_on_the_socket_in_a_stack_over_tcp_too_in_a_swarm_and_on_http_by_hand(
+    options: list[tuple[str, str]],
+) -> None:
+    inside: dict[str, list[tuple[str, str]]] = {}
+    condition = ""
     for name, value in options:
         if name in ("if-env", "if-not-env"):
             assert not condition, "conditions do not nest"
@@ -85,15 +88,19 @@ def test_uwsgi_listens_on_the_socket_in_a_stack_and_on_http_by_hand(options: lis
             assert condition
             condition = ""
         elif name in ("socket", "chmod-socket", "http-socket", "stats", "stats-http"):
-            inside[name] = condition
+            inside.setdefault(condition, []).append((name, value))
     assert not condition, "a condition without its end"
     assert inside == {
-        "socket": "if-env REPLICA_SOCKET",
-        "chmod-socket": "if-env REPLICA_SOCKET",
-        "stats": "if-env REPLICA_SOCKET",
-        "stats-http": "if-env REPLICA_SOCKET",
-        "http-socket": "if-not-env REPLICA_SOCKET",
+        "if-env REPLICA_SOCKET": [
+            ("socket", "$(REPLICA_SOCKET).starting"),
+            ("chmod-socket", "660"),
+            ("stats", "$(REPLICA_SOCKET).stats"),
+            ("stats-http", "true"),
+        ],
+        "if-env REPLICA_PORT": [("socket", "$(REPLICA_ADDRESS):$(REPLICA_PORT)")],
+        "if-not-env REPLICA_SOCKET": [("http-socket", ":$(UWSGI_HTTP_PORT)")],
     }
+    assert {layout.SOCKET_VARIABLE, layout.PORT_VARIABLE} == {"REPLICA_SOCKET", "REPLICA_PORT"}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +212,7 @@ def test_everything_agrees_on_who_owns_the_sockets_and_the_configuration() -> No
 
 def test_everything_agrees_on_the_places_in_nginxs_container() -> None:
     (entrypoint,) = [value for name, value in last_stage(DOCKERFILES["nginx"]) if name == "ENTRYPOINT"]
-    assert f"{layout.CURRENT}/{gate.CONFIGURATION_FILE}" in entrypoint
+    assert f"{layout.CURRENT}/{layout.CONFIGURATION_FILE}" in entrypoint
     assert f"pid {layout.PID_FILE};" in entrypoint
     assert ("EXPOSE", str(layout.PORT)) in last_stage(DOCKERFILES["nginx"])
     assert ("STOPSIGNAL", "SIGQUIT") in last_stage(DOCKERFILES["nginx"])

@@ -1,6 +1,7 @@
 """The rendered groups of replicas: how each method shares the requests, what every one of them has."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from infra import nginx_config
 from infra.nginx_config import Endpoints
 from infra.settings import Settings, SettingsError
 from infra.site import Site
-from tests.unit.test_nginx_config import RELEASE, REPLICAS, Block, parse
+from tests.unit.test_nginx_config import RELEASE, REPLICAS, SERVICE, Block, parse
 
 METHODS = ["roundRobin", "leastConnections", "clientAddress", "sticky"]
 TLS = {"certificate": "in PEM", "key": "in PEM"}
@@ -20,9 +21,16 @@ def rendered(**site: Any) -> str:
     return nginx_config.render(REPLICAS, site=Site.model_validate(site), release=RELEASE)
 
 
+def in_a_swarm(**site: Any) -> str:
+    return nginx_config.render([SERVICE], site=Site.model_validate(site), release="any")
+
+
+def http(folder: Path, configuration: str) -> Block:
+    return parse(folder, nginx_config.live_files(Site(), Endpoints()), configuration).block("http")
+
+
 def upstream(folder: Path, **site: Any) -> Block:
-    files = nginx_config.live_files(Site(), Endpoints())
-    return parse(folder, files, rendered(**site)).block("http").block("upstream", "app")
+    return http(folder, rendered(**site)).block("upstream", "app")
 
 
 def directives(text: str) -> list[str]:
@@ -32,23 +40,50 @@ def directives(text: str) -> list[str]:
     return [line for line in lines if not line.startswith("#")]
 
 
+def test_nothing_set_is_round_robin() -> None:
+    assert rendered() == rendered(balancing={"method": "roundRobin"})
+
+
 @pytest.mark.parametrize(
-    ("balancing", "said"),
+    ("method", "said"),
     [
-        ({}, []),
-        ({"method": "roundRobin"}, []),
-        ({"method": "leastConnections"}, ["least_conn;"]),
-        ({"method": "clientAddress"}, ["hash $remote_addr consistent;"]),
-        ({"method": "sticky"}, ["sticky cookie uwsgi_replica path=/ httponly samesite=lax;"]),
+        ("roundRobin", []),
+        ("leastConnections", ["least_conn;"]),
+        ("clientAddress", ["hash $remote_addr consistent;"]),
+        ("sticky", ["sticky cookie uwsgi_replica path=/ httponly samesite=lax;"]),
     ],
 )
-def test_each_method_is_one_directive(balancing: dict[str, Any], said: list[str]) -> None:
-    assert directives(rendered(balancing=balancing)) == [
-        "zone app 256k;",
-        *said,
-        "server unix:/run/uwsgi/uwsgi-1-0123abcd.sock max_fails=0;",
-        "server unix:/run/uwsgi/uwsgi-2-0123abcd.sock max_fails=0;",
-    ]
+@pytest.mark.parametrize(
+    ("render", "zone", "servers"),
+    [
+        (
+            rendered,
+            "256k",
+            [
+                "server unix:/run/uwsgi/uwsgi-1-0123abcd.sock max_fails=0;",
+                "server unix:/run/uwsgi/uwsgi-2-0123abcd.sock max_fails=0;",
+            ],
+        ),
+        (in_a_swarm, "4m", ["server app:8000 resolve max_fails=3 fail_timeout=2s;"]),
+    ],
+    ids=["host", "swarm"],
+)
+def test_each_method_is_one_directive(
+    render: Callable[..., str], zone: str, servers: list[str], method: str, said: list[str]
+) -> None:
+    assert directives(render(balancing={"method": method})) == [f"zone app {zone};", *said, *servers]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_in_a_swarm_dockers_dns_says_each_second_who_the_replicas_are(method: str, tmp_path: Path) -> None:
+    found = http(tmp_path, in_a_swarm(balancing={"method": method}))
+    assert found.one("resolver") == ["127.0.0.11", "valid=1s", "ipv6=off"]
+    assert found.one("resolver_timeout") == ["2s"]
+    assert found.block("upstream", "app").one("zone")[0] == "app", "names are looked up for a shared group alone"
+
+
+def test_on_one_host_nothing_is_looked_up(tmp_path: Path) -> None:
+    assert http(tmp_path, rendered()).all("resolver") == []
 
 
 @pytest.mark.parametrize("method", METHODS)

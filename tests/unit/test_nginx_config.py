@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 
 from infra import layout, nginx_config
 from infra.layout import LIVE_FOLDER
-from infra.nginx_config import Endpoints, Upstream
+from infra.nginx_config import Endpoints, ServiceUpstream, Upstream
 from infra.site import Site
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,6 +29,8 @@ def rendered(**site: Any) -> str:
 
 CONFIGURATION = rendered()
 BEHIND_PROXIES = rendered(trusted_proxies=PROXIES)
+SERVICE = ServiceUpstream("app", 8000)
+IN_A_SWARM = nginx_config.render([SERVICE], site=SITE, release="any", folder="/etc/nginx/site")
 TEMPLATES = sorted(path.name for path in nginx_config.TEMPLATES.glob("*.j2") if "{" + "{" in path.read_text())
 INCLUDED = {"live": nginx_config.live_files(SITE, Endpoints()), "probe": nginx_config.probe_files(REPLICAS)}
 
@@ -89,6 +91,7 @@ def parse(folder: Path, included: Mapping[str, str], configuration: str = CONFIG
     [
         ("nginx.conf", CONFIGURATION),
         ("nginx-behind-proxies.conf", BEHIND_PROXIES),
+        ("swarm.conf", IN_A_SWARM),
         *((name, text) for name, text in INCLUDED["live"].items() if not name.startswith("pages/")),
         *((f"probe-{name}", text) for name, text in INCLUDED["probe"].items()),
     ],
@@ -98,7 +101,8 @@ def test_the_text_is_exactly_as_reviewed(file: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [CONFIGURATION, BEHIND_PROXIES, *(text for files in INCLUDED.values() for text in files.values())]
+    "text",
+    [CONFIGURATION, BEHIND_PROXIES, IN_A_SWARM, *(text for files in INCLUDED.values() for text in files.values())],
 )
 def test_the_text_is_tidy(text: str) -> None:
     assert text.endswith("\n")

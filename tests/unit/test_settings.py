@@ -1,6 +1,7 @@
 """What a stack can set, and what is refused, in which words."""
 
 import json
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from infra.settings import MAX_SHOWN, RESERVED_VARIABLES, Settings, SettingsError, keys
+from infra.settings import LONGEST_NAME, MAX_SHOWN, RESERVED_VARIABLES, Settings, SettingsError, Swarm, keys
 from infra.site import AuthRequest, Balancing, BasicAuth, Cache, Canary, Maintenance, Metrics, Tls
+from tests.unit.program import SWARM, physical_name, run
 from tooling import reference
 
 SECRET = "xyzzy-4711"
+PINNED = "registry.example:5000/app@sha256:" + "0" * 64
 
 DEFAULTS = {
+    "orchestrator": "containers",
     "replicas": 2,
     "port": 8080,
     "publishAddress": "127.0.0.1",
@@ -64,10 +68,12 @@ DEFAULTS = {
     "pythonImage": "python:3.13-slim",
     "nginxImage": "nginx:1.31",
     "platform": "linux/amd64",
+    "registry": "",
+    "swarm": Swarm(),
 }
 
 RANGES = {
-    "replicas": (1, 100),
+    "replicas": (1, 1000),
     "port": (1, 65535),
     "healthTimeout": (1, 3600),
     "drainTimeout": (1, 3600),
@@ -79,6 +85,7 @@ RANGES = {
     "memory": (32, 1048576),
     "nginxMemory": (32, 1048576),
 }
+ON_ONE_HOST = {**RANGES, "replicas": (1, 100)}
 IMAGES = ["appImageName", "nginxImageName", "exporterImageName", "pythonImage", "nginxImage"]
 
 # Key, value, and what the message must say of what is accepted.
@@ -91,6 +98,28 @@ BAD = [
         for value in ("", "localhost", "256.0.0.1", "127.0.0.1:80", "*", "1.2.3", "http://127.0.0.1", "[::1]")
     ),
     *(("publish", value, "'port' or 'host'") for value in ("", "Host", "both", "1")),
+    *(("orchestrator", value, "'containers' or 'swarm'") for value in ("", "Swarm", "kubernetes")),
+    *(
+        ("registry", value, "match pattern")
+        for value in ("https://a", "A.example", "a/", "a//b", "a/-b", ".", "-", "a:0", "a b", "a/b:5", "a@b", "a\n")
+    ),
+    ("registry", "a" * 201, "at most 200 characters"),
+    ("swarm", '{"publish": "both"}', "'host' or 'mesh'"),
+    *(
+        ("swarm", json.dumps({key: label}), "match pattern")
+        for key in ("nginxNodes", "appNodes")
+        for label in ("edge", "edge=", "=true", "edge==true", "a=b=c", "a b=c", "a=b\n")
+    ),
+    *(
+        ("swarm", json.dumps({"subnet": text}), "should be an IPv4 network, such as 10.20.0.0/20")
+        for text in ("10.20", "10.20.0.1/20", "10.0.0.0/33", "fd00::/64")
+    ),
+    *(
+        ("swarm", json.dumps({key: value}), reason)
+        for key, highest in (("reservedMemory", 1048576), ("reservedCpus", 512))
+        for value, reason in ((-1, "greater than or equal to 0"), (highest + 1, f"less than or equal to {highest}"))
+    ),
+    ("swarm", '{"reservedCpus": 0.125}', "no more than 2 decimal places"),
     *(
         ("platform", value, "'linux/amd64' or 'linux/arm64'")
         for value in ("", "arm64", "linux/aarch64", "windows/amd64")
@@ -99,7 +128,17 @@ BAD = [
     *((key, "maybe", "valid boolean") for key in ("liveReload", "compression", "securityHeaders", "accessLog")),
     *(
         (key, value, "valid dictionary or instance")
-        for key in ("tls", "cache", "basicAuth", "authRequest", "balancing", "canary", "maintenance", "metrics")
+        for key in (
+            "tls",
+            "cache",
+            "basicAuth",
+            "authRequest",
+            "balancing",
+            "canary",
+            "maintenance",
+            "metrics",
+            "swarm",
+        )
         for value in ("", "on", "[]", "1")
     ),
     *((key, value, "valid dictionary") for key in ("paths", "static", "headers") for value in ("", "[]", "on")),
@@ -247,7 +286,7 @@ def test_nothing_set_means_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "parsed"),
     [
-        *((key, str(limit), limit) for key, limits in RANGES.items() for limit in limits),
+        *((key, str(limit), limit) for key, limits in ON_ONE_HOST.items() for limit in limits),
         ("publishAddress", "0.0.0.0", "0.0.0.0"),
         ("publishAddress", "::", "::"),
         ("publishAddress", "FD00:0::1", "fd00::1"),
@@ -372,6 +411,94 @@ def test_a_password_of_digits_is_text() -> None:
 )
 def test_keys_that_do_not_go_together_are_refused(rules: dict[str, Any], reason: str) -> None:
     assert f"  {reason}" in refusal({"paths": json.dumps({"/admin": rules})})
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"publish": "host"}, "publish is set, and orchestrator is swarm: swarm.publish says how"),
+        ({"liveReload": "true"}, "liveReload is set, and orchestrator is swarm: a node has no folder of this machine"),
+        (
+            {"static": '{"/static": "static"}', "appImage": PINNED},
+            "static is set, and orchestrator is swarm: NGINX and the replicas are on",
+        ),
+        ({"balancing": '{"weights": {"uwsgi-1": 2}}'}, "balancing.weights is set, and orchestrator is swarm: its"),
+        (
+            {"canary": '{"share": 0}', "appImage": PINNED},
+            "canary.share is set, and orchestrator is swarm: a",
+        ),
+        ({"metrics": '{"enabled": true}'}, "metrics.enabled is set, and orchestrator is swarm: the exporter reads"),
+        (
+            {"publishAddress": "127.0.0.1"},
+            "publishAddress is 127.0.0.1, and orchestrator is swarm: nodes answer on all",
+        ),
+        ({"registry": ""}, "orchestrator is swarm, and there is no registry: the nodes pull their images from one"),
+        ({"appImage": "sha256:" + "0" * 64}, "appImage should be name@sha256:…, as orchestrator is swarm"),
+        ({"appImageName": "a.example/b"}, "appImageName is a.example/b, which begins with a registry"),
+        ({"nginxImageName": "a:5000/b"}, "nginxImageName is a:5000/b, which begins with a registry"),
+        ({"nginxImageName": "localhost/b"}, "nginxImageName is localhost/b, which begins with a registry"),
+        ({"swarm": '{"subnet": "10.20.0.0/27"}'}, "swarm.subnet is 10.20.0.0/27, with 32 addresses: two releases of 2"),
+        (
+            {"swarm": '{"subnet": "10.20.0.0/22"}', "replicas": "1000"},
+            "swarm.subnet is 10.20.0.0/22, with 1024 addresses: two releases of 1000 replicas and NGINX on each node",
+        ),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_what_a_swarm_does_not_do_is_refused_with_the_reason(changed: dict[str, str], words: str) -> None:
+    assert refusal({**SWARM, **changed}).startswith(f"The configuration is refused, nothing was changed:\n  {words}")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"replicas": "1000"},
+        {"replicas": "1000", "swarm": '{"subnet": "10.20.0.0/21"}'},
+        {"swarm": '{"subnet": "10.20.0.0/26"}'},
+        {"publishAddress": "::"},
+        {"port": "80"},
+        {"registry": "localhost:5000"},
+        {"registry": "registry.example:5000/team-a/b_c"},
+        {"appImage": PINNED},
+        {"swarm": '{"nginxNodes": "edge=true", "appNodes": "zone=b.1", "publish": "mesh"}'},
+        {"swarm": '{"reservedMemory": 64, "reservedCpus": "0.25"}'},
+        {"balancing": '{"method": "sticky"}'},
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_a_swarm_does_is_taken(changed: dict[str, str]) -> None:
+    assert Settings.parse({**SWARM, **changed}).orchestrator == "swarm"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"replicas": "101"}, "replicas is 101, and orchestrator is containers: one host takes up to 100"),
+        ({"appImage": PINNED}, "appImage should be sha256:…, without a name"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_takes_a_swarm_is_refused_on_one_host(changed: dict[str, str], words: str) -> None:
+    assert f"\n  {words}" in refusal(changed)
+
+
+@pytest.mark.parametrize(("length", "taken"), [(27, True), (28, False)])
+def test_a_stack_whose_name_would_make_names_too_long_for_docker_is_refused(length: int, taken: bool) -> None:
+    stack = "s" * length
+    if taken:
+        files = run(SWARM, stack=stack).of_type(":ServiceConfig")
+        assert max(len(physical_name(name, stack)) for name in files) == LONGEST_NAME
+    else:
+        with pytest.raises(SettingsError, match=r"the stack's name is s+: there it may have 27 characters"):
+            run(SWARM, stack=stack)
+        run(stack=stack)
+
+
+@pytest.mark.parametrize("stack", ["a.b", "a-", "_a"])
+def test_a_stack_whose_name_would_make_names_that_are_none_in_dns_is_refused(stack: str) -> None:
+    with pytest.raises(SettingsError, match=f"the stack's name is {re.escape(stack)}: there it may have"):
+        run(SWARM, stack=stack)
+    run(stack=stack)
 
 
 def test_the_header_of_the_canary_is_not_the_one_that_names_the_user() -> None:
@@ -522,7 +649,7 @@ anything = st.one_of(
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
         max_leaves=5,
     ).map(json.dumps),
-    st.sampled_from([value for _, value, _ in BAD if len(value) < 5000]),
+    st.sampled_from(["swarm", *(value for _, value, _ in BAD if len(value) < 5000)]),
 )
 
 
@@ -542,9 +669,9 @@ def test_whatever_is_set_gives_settings_or_a_refusal_that_names_a_key(values: di
     else:
         refused = None
         assert set(values) <= set(keys())
-        assert 1 <= parsed.replicas <= 100
+        assert 1 <= parsed.replicas <= (100 if parsed.orchestrator == "containers" else 1000)
         assert all(isinstance(text, str) for pair in parsed.environment.items() for text in pair)
-    assert refused is None or any(f"\n  {key}" in refused for key in values)
+    assert refused is None or any(f"\n  {key}" in refused or f" {key} is " in refused for key in values)
 
 
 def is_json(value: str) -> bool:
