@@ -17,7 +17,7 @@ destroy: ## remove every container, network and volume of the stack
 recover: ## after an update that was killed or failed: unlock, `up`, remove what it left behind
 test: ## everything: lint, unit and live tests
 test-swarm: ## the live tests on a swarm of three daemons of their own; takes root
-reliability: ## the fault tests; their figures go into docs/reliability.md
+reliability: ## the fault tests; their figures go into docs/reliability.md and docs/scaling.md
 bench: ## this stack beside others (ARGS=--quick; --only=hello,…); into docs/performance.md
 unit: ## the tests that need neither Docker nor Pulumi; seconds
 lint: ## style and types

@@ -195,14 +195,15 @@ def test_swarm(name: str, rest: list[str]) -> int:
 
 
 def reliability(name: str, rest: list[str]) -> int:
-    """The fault tests alone; then their figures stand in docs/reliability.md."""
+    """The fault tests alone; then their figures stand in docs/reliability.md, those of a swarm in docs/scaling.md."""
     del name
     bootstrap.ensure(ROOT, None)
+    registry.ensure(ROOT)
     figures = files.local(ROOT) / "reliability.json"
     figures.unlink(missing_ok=True)
     environment = stack.full_environment(ROOT, stack.DEV)
     python = str(venv.python(ROOT))
-    code = _call([python, "-m", "pytest", "-s", *FAULTS, *rest], environment)
+    code = _call([python, "-m", "pytest", "-s", *FAULTS, f"{SWARM}/test_swarm.py", *rest], environment)
     return code or _call([python, "-m", "tests.live.figures"], environment)
 
 

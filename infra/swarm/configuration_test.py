@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
+from pulumi.dynamic import CheckResult, CreateResult, DiffResult, Resource, UpdateResult
 
 from infra.dynamic import DaemonProvider
 from infra.layout import CONFIGURATION_FILE, SITE_FOLDER, TEST_PID_FILE
@@ -16,6 +16,22 @@ IDENTITY = ("image", "files", "secrets")
 
 class ConfigurationTestProvider(DaemonProvider):
     """Has an NGINX that does nothing else read the configuration."""
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Also in a preview: whether what the program talks to is a manager of a swarm."""
+        from infra.docker_host import DAEMON_ERRORS
+
+        try:
+            swarm = self.connect().info().get("Swarm") or {}
+        except DAEMON_ERRORS:  # says so itself where it is asked for more
+            return CheckResult(news, [])
+        if swarm.get("ControlAvailable"):
+            return CheckResult(news, [])
+        state = "a worker" if swarm.get("NodeID") else "in no swarm"
+        raise Refused(
+            f"orchestrator is swarm, and the Docker daemon at {self.daemon} is {state}. Set docker:host to a manager "
+            "(`docker node ls` says who is), or make it one with `docker swarm init`. Nothing was changed."
+        )
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         self._test(props)
@@ -42,7 +58,7 @@ class ConfigurationTestProvider(DaemonProvider):
         except DAEMON_ERRORS as error:
             reason = getattr(error, "explanation", None) or error
             raise Refused(
-                f"The Docker daemon did not test NGINX's configuration: {reason}. Nothing changed."
+                f"The Docker daemon did not test NGINX's configuration: {reason}. It goes on as it is."
             ) from error
         if code:
             raise Refused(f"NGINX rejects the configuration; the one before it stays in force on all nodes.\n{said}")

@@ -31,7 +31,7 @@ class RolloutProvider(DaemonProvider):
         return CreateResult(id_="rollout", outs=props)
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        changes = any(_olds.get(key) != _news.get(key) for key in ("content", "release"))
+        changes = any(_olds.get(key) != _news.get(key) for key in ("service", "content", "release"))
         return DiffResult(changes=changes, replaces=[])
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
@@ -115,6 +115,7 @@ class Release(Resource, name="SwarmRelease"):
         inputs = {
             "name": "NGINX",
             "labels": services.identity("nginx"),
+            "service": load_balancer.service.id,
             "content": load_balancer.content,
             "release": replicas.release,
             "replicas": 0,

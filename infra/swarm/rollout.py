@@ -24,8 +24,7 @@ FAILURES_ALLOWED = 3  # of one replica, or on one node, before it counts as a cr
 LOG_TAIL = 1000  # lines of the service in which to look for them
 LOG_TIMEOUT = 5  # seconds of silence after which there is no more to come
 TASK_ATTRIBUTE = "com.docker.swarm.task.id="  # before each line of a service's log
-FAILED = ("failed", "rejected")
-ENDED = (*FAILED, "complete")  # the last of those that Docker calls unhealthy, and stops
+ENDED = ("failed", "rejected", "complete")  # the last of those that Docker calls unhealthy, and stops
 PORT_TAKEN = ("port is already allocated", "address already in use")
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as images call them, and as nodes do
 
@@ -81,6 +80,7 @@ class Watch:
     def _until_live(self, rollout: Rollout) -> None:
         begin = time.monotonic()
         seen = told = ""
+        before = {task["ID"] for task in self._tasks(self._predecessor(rollout))}
         while True:
             waited = time.monotonic() - begin
             service = self._service(rollout)
@@ -104,7 +104,7 @@ class Watch:
                 if state != told:
                     told = state
                     self._progress(state)
-                self._fail_early(rollout, current, running)
+                self._fail_early(rollout, [task for task in current if task["ID"] not in before], running)
                 limit = rollout.timeout * (len(nodes) or 1)
                 if waited > limit:
                     missing = ", ".join(sorted(nodes[node] for node in nodes.keys() - running))
@@ -130,10 +130,10 @@ class Watch:
             "ready and active."
         )
 
-    def _fail_early(self, rollout: Rollout, current: list[Task], running: set[str]) -> None:
+    def _fail_early(self, rollout: Rollout, tasks: list[Task], running: set[str]) -> None:
         by_place: dict[str, list[Task]] = {}
-        for task in current:
-            if task["Status"]["State"] in FAILED and _place(task, rollout) not in running:
+        for task in tasks:
+            if task["Status"]["State"] in ENDED and _place(task, rollout) not in running:
                 by_place.setdefault(_place(task, rollout), []).append(task)
         for failed in by_place.values():
             if len(failed) < FAILURES_ALLOWED:  # a moment later the port may be free, the image there
@@ -151,7 +151,7 @@ class Watch:
     def _rolled_back(self, rollout: Rollout, service_id: str) -> str:
         try:
             # The newest but those that it went back to, which run.
-            ended = [task for task in self._tasks(service_id) if task["Status"]["State"] in ENDED] if service_id else []
+            ended = [task for task in self._tasks(service_id) if task["Status"]["State"] in ENDED]
         except NotFound:
             ended = []
         if not ended:
@@ -196,7 +196,7 @@ class Watch:
         return str(found[0]["ID"]) if found else ""
 
     def _tasks(self, service_id: str) -> list[Task]:
-        return list(self._client.api.tasks(filters={"service": service_id}))
+        return list(self._client.api.tasks(filters={"service": service_id})) if service_id else []
 
     def _node(self, task: Task) -> str:
         with suppress(*DAEMON_ERRORS):

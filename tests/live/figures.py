@@ -1,6 +1,7 @@
 """The figures of the fault tests: what was sent, what failed, how long the longest wait was.
 
-`python -m tests.live.figures` writes those of the last run into docs/reliability.md; `make reliability` runs it first.
+`python -m tests.live.figures` writes those of the last run into docs/reliability.md, and what happened to a swarm into
+docs/scaling.md; `make reliability` runs the tests first.
 """
 
 import inspect
@@ -19,7 +20,8 @@ from tests.live.load import Load
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / ".local" / "reliability.json"
-DOCUMENT = ROOT / "docs" / "reliability.md"
+DOCUMENT, SWARM_DOCUMENT = ROOT / "docs" / "reliability.md", ROOT / "docs" / "scaling.md"
+OF_SWARM = "swarm: "  # begins the name of a fault of one
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 Record = Callable[..., None]
@@ -68,13 +70,22 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Puts the table of the last run where docs/reliability.md has a place for it."""
+    """Puts the tables of the last run where the documents have places for them."""
     rows = json.loads(FILE.read_text())
-    before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+    of_swarm = [row for row in rows if row["fault"].startswith(OF_SWARM)]
+    put(DOCUMENT, [row for row in rows if row not in of_swarm])
+    put(SWARM_DOCUMENT, [{**row, "fault": row["fault"].removeprefix(OF_SWARM)} for row in of_swarm])
+
+
+def put(document: Path, rows: list[dict[str, Any]]) -> None:
+    """Puts the table of `rows`, if there are any, into a document."""
+    if not rows:
+        return
+    before, _, rest = document.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     kernel = platform.release().split("-")[0]
     machine = f"Measured on {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Linux {kernel}."
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{machine}\n\n{table(rows)}\n\n{END}{after}")
+    document.write_text(f"{before}{BEGIN}\n\n{machine}\n\n{table(rows)}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

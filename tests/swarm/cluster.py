@@ -31,6 +31,7 @@ USERNAME, PASSWORD = "swarm", "pull and push"
 PASSWORD_FILE = f"{USERNAME}:$2y$05$abcdefghijklmnopqrstuuN2kApQ7k7yGHwAMuDzxmbfT7TjOtD4y\n"
 DISK = "2g"  # of each node, in memory, as far as it is used: images and what containers write
 JOIN_TIMEOUT = 30  # seconds
+ELECTION_TIMEOUT = 30  # seconds until managers must have found a leader among them
 HEAL_TIMEOUT = 90  # seconds in which a swarm must have noticed that a node is gone: 21 were measured
 REGISTRY_SETTINGS = """\
 version: 0.1
@@ -203,20 +204,28 @@ class Cluster:
     # -- what the swarm says
 
     def ask(self, question: Callable[[Any], Answer]) -> Answer:
-        """The answer of the first manager that gives one: any of them may be the one that was killed."""
-        problem: Exception | None = None
-        for node in filter(lambda node: node.is_on, self.nodes):
-            try:
-                with closing(node.docker) as client:
-                    return question(client)
-            except (DockerException, RequestException) as error:
-                problem = error
-        raise AssertionError(f"no manager answers: {problem}")
+        """The answer of the first manager that gives one: any may be the one that was killed, or without a leader."""
+        deadline = time.monotonic() + ELECTION_TIMEOUT
+        while True:
+            for node in filter(lambda node: node.is_on, self.nodes):
+                try:
+                    with closing(node.docker) as client:
+                        return question(client)
+                except (DockerException, RequestException) as error:
+                    problem = error
+            assert time.monotonic() < deadline, f"no manager answers: {problem}"
+            time.sleep(0.5)
 
     def ready(self) -> list[str]:
         """The names of the nodes that are there."""
         nodes = self.ask(lambda client: client.api.nodes())
         return [node["Description"]["Hostname"] for node in nodes if node["Status"]["State"] == "ready"]
+
+    def is_whole(self) -> bool:
+        """Whether all nodes are there, and all managers in contact with the others."""
+        nodes = self.ask(lambda client: client.api.nodes())
+        managers = [node["ManagerStatus"]["Reachability"] for node in nodes if "ManagerStatus" in node]
+        return len(self.ready()) == len(self.nodes) and {*managers} == {"reachable"}
 
     def running(self, service: str) -> dict[str, int]:
         """How many of a service's tasks run, by node."""

@@ -6,7 +6,8 @@ import itertools
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import docker
@@ -424,9 +425,13 @@ def test_a_service_that_is_taken_away_again_is_told_as_such(manager: Manager) ->
 def test_a_crash_loop_is_told_before_time_is_over(manager: Manager, clock: FakeClock) -> None:
     manager.begin(NGINX)
     manager.task(NGINX, "node-1")
-    for _ in range(rollout.FAILURES_ALLOWED):
+
+    def crash() -> None:
         task = manager.task(NGINX, "node-2", "failed", Err="task: non-zero exit (1)")
         manager.logs[task] = ["nginx: [emerg] it breaks"]
+
+    for second in range(rollout.FAILURES_ALLOWED):
+        manager.later(second + 0.5, crash)
     before = clock.now
     message = refusal(manager, NGINX)
     assert clock.now - before < 5
@@ -435,11 +440,27 @@ def test_a_crash_loop_is_told_before_time_is_over(manager: Manager, clock: FakeC
     )
 
 
+def test_what_failed_before_is_forgotten(manager: Manager) -> None:
+    manager.begin(NGINX)
+    manager.task(NGINX, "node-1")
+    for _ in range(rollout.FAILURES_ALLOWED):
+        manager.task(NGINX, "node-2", "failed", Err="task: non-zero exit (255)")
+    manager.later(3, lambda: manager.task(NGINX, "node-2"))
+    assert told(manager, NGINX)[-1] == "NGINX: all 2 run"
+
+
+def test_an_app_that_is_never_healthy_is_told_before_time_is_over_also_at_the_first_time(manager: Manager) -> None:
+    manager.later(1, lambda: manager.begin(APP))
+    for second in range(rollout.FAILURES_ALLOWED):
+        manager.later(second + 2, lambda: manager.task(APP, 1, "complete"))
+    assert refusal(manager, APP).startswith("uwsgi-1 on one was not healthy, and was stopped, again and again.")
+
+
 def test_a_port_that_something_else_has_is_told_with_what_that_may_be(manager: Manager) -> None:
     manager.begin(NGINX)
     manager.task(NGINX, "node-1")
-    for error in ("No such image", PORT_TAKEN, PORT_TAKEN):
-        manager.task(NGINX, "node-2", "failed", Err=error)
+    for second, error in enumerate(("No such image", PORT_TAKEN, PORT_TAKEN), start=1):
+        manager.later(second, partial(manager.task, NGINX, "node-2", "failed", Err=error))
     message = refusal(manager, NGINX)
     assert message.startswith("NGINX cannot have its port on two, where something has it already: ")
     assert PORT_TAKEN in message
@@ -757,6 +778,7 @@ def test_a_release_waits_for_all_that_was_registered(
     [
         ("release", "content", True),
         ("release", "release", True),
+        ("release", "service", True),
         ("release", "timeout", False),
         ("rollout", "content", True),
         ("rollout", "timeout", False),
@@ -804,7 +826,7 @@ def test_a_daemon_that_cannot_test_is_told_in_words(
     answered: Callable[..., OneOff], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered(api_error(500, "no space left on device"))
-    with pytest.raises(Refused, match=r"did not test NGINX's configuration: no space left on device\. Nothing changed"):
+    with pytest.raises(Refused, match=r"did not test NGINX's configuration: no space left on device\. It goes on"):
         provider_of(ConfigurationTestProvider, monkeypatch).create(configuration())
 
 
@@ -833,3 +855,31 @@ def test_the_state_stores_a_provider_by_name_without_the_docker_sdk(
     stored = base64.b64decode(serialize_provider(provider()))
     assert module in stored
     assert b"docker." not in stored.replace(b"infra.docker", b"")
+
+
+@pytest.mark.parametrize(
+    ("swarm", "said"),
+    [
+        ({"NodeID": "node-1", "ControlAvailable": True}, ""),
+        ({"NodeID": "node-1", "ControlAvailable": False}, "is a worker. Set docker:host to a manager"),
+        ({"NodeID": "", "ControlAvailable": False, "LocalNodeState": "inactive"}, "is in no swarm. Set docker:host"),
+        (None, "is in no swarm"),
+    ],
+)
+def test_whoever_is_no_manager_is_told_in_a_preview(
+    swarm: Json | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = provider_of(ConfigurationTestProvider, monkeypatch, SimpleNamespace(info=lambda: {"Swarm": swarm}))
+    if said:
+        with pytest.raises(Refused, match=said):
+            provider.check({}, configuration())
+    else:
+        assert provider.check({}, configuration()).failures == []
+
+
+def test_a_daemon_that_is_away_is_left_to_who_asks_it_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> Json:
+        raise NotReached("connection refused")
+
+    provider = provider_of(ConfigurationTestProvider, monkeypatch, SimpleNamespace(info=away))
+    assert provider.check({}, configuration()).failures == []
