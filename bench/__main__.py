@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import deploys, footprint, machine, plot, results, rollout, tools, workers
+from bench import deploys, footprint, machine, nodes, plot, results, rollout, tools, workers
 from bench.contenders import PEERS, Field
 from bench.plan import FULL, QUICK
 from bench.session import ROOT, Session
@@ -19,11 +19,10 @@ from bench.throughput import SCENARIOS, Throughput, figures
 from tooling import console, files
 from tooling.console import Failure, say
 
-MEASURES = (*SCENARIOS, "open_loop", "workers", "footprint", "rollout", "deploys")
+MEASURES = (*SCENARIOS, "open_loop", "workers", "footprint", "rollout", "deploys", "nodes")
 RESULTS = ROOT / "bench" / "results.json"
 PLOT = ROOT / "docs" / "performance.svg"
 DOCUMENT = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 def main(arguments: list[str]) -> int:
@@ -44,16 +43,34 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("\nmake bench was interrupted. What it had made is gone again.")
         return 130
-    text = results.markdown(measured)
-    print(text)
+    print("\n\n".join(_sections(measured).values()))
     if options.only:
         _write_json(files.local(ROOT) / "bench" / "partial.json", measured)
-        return 0
-    _write_json(RESULTS, measured)
-    files.write(PLOT, plot.svg(measured["throughput"]))
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    files.write(DOCUMENT, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
+    else:
+        publish(measured)
     return 0
+
+
+def publish(measured: dict[str, Any]) -> None:
+    """Writes all figures, the plot, and the sections of the document."""
+    _write_json(RESULTS, measured)
+    files.write(PLOT, plot.svg(measured["throughput"], measured["nodes"]))
+    document = DOCUMENT.read_text(encoding="utf-8")
+    for name, text in _sections(measured).items():
+        begin, end = marks(name)
+        before, _, rest = document.partition(begin)
+        document = f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+    files.write(DOCUMENT, document)
+
+
+def _sections(measured: dict[str, Any]) -> dict[str, str]:
+    found = {"figures": results.markdown(measured)}
+    return found | ({"nodes": results.across_nodes(measured["nodes"])} if "nodes" in measured else {})
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Between which a section of the document is."""
+    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
@@ -104,6 +121,8 @@ def _measure(only: list[str], *, quick: bool) -> dict[str, Any]:
         contenders.close()
         if "deploys" in only:
             measured["deploys"] = deploys.measure(session, contenders, plan)
+        if "nodes" in only:
+            measured["nodes"] = nodes.measure(session, plan, quick=quick)
     return {
         "ratios": results.ratios(measured),
         "quick": quick,

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -54,14 +55,38 @@ def _of_cgroup(pid: int) -> float:
     """
     for line in (PROC / str(pid) / "cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        folder = CGROUPS / controllers / path.lstrip("/")
-        if "cpuacct" in controllers.split(","):
-            return int((folder / "cpuacct.usage").read_text()) / 1e9
-        if not controllers and (folder / "cpu.stat").exists():  # version 2, which has nothing but this line
-            figures = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())
-            if "usage_usec" in figures:
-                return int(figures["usage_usec"]) / 1e6
+        if "cpuacct" in controllers.split(",") or not controllers:
+            with suppress(FileNotFoundError):
+                return _counted(CGROUPS / controllers / path.lstrip("/"))
     raise RuntimeError(f"the kernel does not count the CPU time of process {pid} by cgroup")
+
+
+def of_group(name: str) -> float:
+    """Seconds of a cgroup below the root one, with all that is in it."""
+    return _counted(next(folder for folder in (CGROUPS / "cpuacct" / name, CGROUPS / name) if folder.exists()))
+
+
+def _counted(folder: Path) -> float:
+    if (folder / "cpuacct.usage").exists():
+        return int((folder / "cpuacct.usage").read_text()) / 1e9
+    figures = dict(line.split() for line in (folder / "cpu.stat").read_text().splitlines())  # version 2
+    if "usage_usec" not in figures:
+        raise FileNotFoundError(f"{folder} does not count")
+    return int(figures["usage_usec"]) / 1e6
+
+
+def limit(name: str, cores: float, period: float) -> None:
+    """Of all that is in that cgroup: no more of the processors than so many, in each period (of seconds)."""
+    length = round(period * 1e6)
+    for folder in (CGROUPS / "cpu" / name, CGROUPS / name):
+        if (folder / "cpu.max").exists():  # version 2
+            (folder / "cpu.max").write_text(f"{round(cores * length)} {length}")
+            return
+        if (folder / "cpu.cfs_quota_us").exists():
+            (folder / "cpu.cfs_period_us").write_text(str(length))
+            (folder / "cpu.cfs_quota_us").write_text(str(round(cores * length)))
+            return
+    raise RuntimeError(f"the kernel does not limit the CPU time of {name}")
 
 
 def _of_process(process: Path) -> float:

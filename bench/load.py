@@ -41,7 +41,15 @@ class Sample:
         return max(self.requests - self.failures, 0) / self.seconds
 
 
-def closed_loop(url: str, seconds: float, *, fresh: bool = False, prefix: Sequence[str] = ()) -> Sample:
+def closed_loop(
+    url: str,
+    seconds: float,
+    *,
+    fresh: bool = False,
+    prefix: Sequence[str] = (),
+    connections: int = CONNECTIONS,
+    threads: int = THREADS,
+) -> Sample:
     """wrk: connections that ask again as soon as they are answered.
 
     Args:
@@ -49,8 +57,10 @@ def closed_loop(url: str, seconds: float, *, fresh: bool = False, prefix: Sequen
         seconds: how long.
         fresh: a new connection for each request.
         prefix: what the command is run by.
+        connections, threads: of wrk.
     """
-    said, cpu = _run([*prefix, *wrk("report.lua", seconds, fresh=fresh), url], seconds)
+    command = wrk("report.lua", seconds, fresh=fresh, connections=connections, threads=threads)
+    said, cpu = _run([*prefix, *command, url], seconds)
     found = json.loads(said.splitlines()[-1])
     return Sample(
         requests=found["requests"],
@@ -62,11 +72,13 @@ def closed_loop(url: str, seconds: float, *, fresh: bool = False, prefix: Sequen
     )
 
 
-def wrk(script: str, seconds: float, *, fresh: bool = False) -> list[str]:
+def wrk(
+    script: str, seconds: float, *, fresh: bool = False, connections: int = CONNECTIONS, threads: int = THREADS
+) -> list[str]:
     """The command, but for the URL. wrk takes whole seconds only."""
     headers = ["--header", "Connection: close"] if fresh else []
     return [
-        *("wrk", f"--threads={THREADS}", f"--connections={CONNECTIONS}", f"--duration={seconds:.0f}s"),
+        *("wrk", f"--threads={threads}", f"--connections={connections}", f"--duration={seconds:.0f}s"),
         *("--timeout=10s", f"--script={HERE / script}", *headers),
     ]
 

@@ -17,6 +17,8 @@ class Plan:
         idle_seconds: for how long an idle stack is watched.
         rollout_seconds: for how long the load runs in which a release falls.
         workers: processes and threads of a replica to try.
+        node_rounds: how often each contender across nodes is asked.
+        node_replicas: numbers of replicas to release on three nodes.
     """
 
     rounds: int
@@ -26,6 +28,8 @@ class Plan:
     idle_seconds: float
     rollout_seconds: float
     workers: tuple[tuple[int, int], ...]
+    node_rounds: int
+    node_replicas: tuple[int, ...]
 
 
 FULL = Plan(
@@ -36,6 +40,8 @@ FULL = Plan(
     idle_seconds=90,
     rollout_seconds=30,
     workers=((1, 1), (1, 8), (2, 1), (2, 2), (2, 4), (2, 8), (2, 16), (4, 2), (4, 4)),
+    node_rounds=5,
+    node_replicas=(3, 12),
 )
 # Long enough to see that everything works, not to trust a figure.
 QUICK = Plan(
@@ -46,4 +52,6 @@ QUICK = Plan(
     idle_seconds=30,
     rollout_seconds=25,
     workers=((1, 1), (2, 1), (2, 8)),
+    node_rounds=2,
+    node_replicas=(3, 12),
 )

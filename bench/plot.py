@@ -8,11 +8,13 @@ from html import escape
 from typing import Any
 
 from bench.contenders import TITLES
+from bench.results import NODES
 from bench.throughput import SCENARIOS
 
 WIDTH, PANEL = 860, 420  # two panels beside each other
 LABEL, BAR, GAP, HEAD = 190, 14, 6, 34
 SPACE = 20  # between panels
+OURS = ("port", "host", "no_log", "one", "two", "three")
 ROOM = 74  # to the right of the longest bar, for its figure
 
 STYLE = """\
@@ -31,14 +33,21 @@ text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 }"""
 
 
-def svg(throughput: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> str:
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # by key
+
+
+def svg(throughput: Mapping[str, Runs], nodes: Mapping[str, Any]) -> str:
     """A panel of bars for each scenario: the median, with a line from the lowest to the highest round."""
+    charts = {SCENARIOS[name].title: (TITLES, by_key) for name, by_key in throughput.items()}
+    if "throughput" in nodes:
+        titles = {key: title for key, (title, _) in NODES.items()}
+        charts[f"nodes of {nodes['quota']:.2g} cores each"] = (titles, nodes["throughput"])
     panels = []
     left = right = 0  # how far down each column reaches
-    for name, by_key in throughput.items():
+    for title, (titles, by_key) in charts.items():
         height = HEAD + len(by_key) * (BAR + GAP)
         x, y = (0, left) if left <= right else (PANEL + SPACE, right)
-        panels.append(_panel(x, y, SCENARIOS[name].title, by_key))
+        panels.append(_panel(x, y, title, titles, by_key))
         if x:
             right += height + SPACE
         else:
@@ -52,8 +61,8 @@ def svg(throughput: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> 
     )
 
 
-def _panel(x: float, y: float, title: str, by_key: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    rates = {key: [run["rate"] for run in by_key[key]] for key in TITLES if key in by_key}
+def _panel(x: float, y: float, title: str, titles: Mapping[str, str], by_key: Runs) -> str:
+    rates = {key: [run["rate"] for run in by_key[key]] for key in titles if key in by_key}
     scale = (PANEL - LABEL - ROOM) / max(max(found) for found in rates.values())
     lines = [
         f'<g transform="translate({x} {y})">',
@@ -62,10 +71,10 @@ def _panel(x: float, y: float, title: str, by_key: Mapping[str, Sequence[Mapping
     for number, (key, found) in enumerate(rates.items()):
         top = HEAD - 8 + number * (BAR + GAP)
         middle, low, high = statistics.median(found), min(found), max(found)
-        kind = "ceiling" if key == "ceiling" else "ours" if key in ("port", "host", "no_log") else "peer"
+        kind = "ceiling" if key == "ceiling" else "ours" if key in OURS else "peer"
         base = top + BAR - 3
         lines += [
-            f'<text x="{LABEL - 6}" y="{base}" text-anchor="end">{escape(TITLES[key])}</text>',
+            f'<text x="{LABEL - 6}" y="{base}" text-anchor="end">{escape(titles[key])}</text>',
             f'<rect class="{kind}" x="{LABEL}" y="{top}" width="{middle * scale:.1f}" height="{BAR}"/>',
             f'<line class="spread" x1="{LABEL + low * scale:.1f}" x2="{LABEL + high * scale:.1f}" '
             f'y1="{top + BAR / 2}" y2="{top + BAR / 2}"/>',

@@ -280,6 +280,71 @@ def _footprint(footprint: Measured) -> str:
     return _table(["", "this stack", "original"], rows)
 
 
+# Key → what it is called, and how many of its requests a replica on another node answers; in the order of tables.
+NODES = {
+    "containers": ("1 node, unix sockets", "none"),
+    "one": ("1 node", "none"),
+    "two": ("2 nodes", "half"),
+    "three": ("3 nodes", "two thirds"),
+    "crossed": ("2 nodes, crossed", "all"),
+}
+
+
+BUSY = 1.5  # load average before a run
+
+
+def across_nodes(nodes: Measured) -> str:
+    """The tables of a section of its own, or why they are not there."""
+    if "left_out" in nodes:
+        return f"Left out of this run: {nodes['left_out']}."
+    rows = []
+    for key, (title, elsewhere) in NODES.items():
+        runs, latency = nodes["throughput"][key], nodes["latency"].get(key, [])
+        shares = [one["rate"] / other["rate"] for one, other in zip(runs, nodes["throughput"]["one"], strict=True)]
+        rows.append(
+            [
+                title,
+                elsewhere,
+                _rate(runs),
+                f"{statistics.median(shares):.2f} ({min(shares):.2f}–{max(shares):.2f})" if key != "one" else "1",
+                f"{statistics.median(sum(run['cpu'].values()) / run['requests'] * 1e6 for run in runs):.0f} µs",
+                f"{statistics.median(latency) * 1000:.2f} ms" if latency else "",
+            ]
+        )
+    head = ["", "answered elsewhere", "requests a second", "of 1 node's", "CPU a request", "p50, one client"]
+    failed = sum(run["failures"] for runs in nodes["throughput"].values() for run in runs)
+    asked = sum(run["requests"] for runs in nodes["throughput"].values() for run in runs)
+    releases = nodes["releases"]
+    titles = {
+        "first": "first answer of the new release",
+        "last": "last answer of the one before",
+        "up": "`up` ends",
+    }
+    times = [
+        [title, *(_seconds([run[what] for run in runs]) for runs in releases.values())]
+        for what, title in titles.items()
+    ]
+    return "\n\n".join(
+        [
+            _conditions(nodes),
+            _table(head, rows),
+            f"Failed requests: {failed:,} of {asked:,}." if failed else "Failed requests: none.",
+            _table(["a code change, 3 nodes, after", *(f"{count} replicas" for count in releases)], times),
+        ]
+    )
+
+
+def _conditions(nodes: Measured) -> str:
+    kind = " A quick run: rough figures." if nodes["quick"] else ""
+    if float(nodes["load_average"]) >= BUSY:
+        kind += " Others used the machine meanwhile: trust the ratios more than the figures."
+    return (
+        f"Measured on {nodes['date']}, at a load average of {nodes['load_average']} before it began: "
+        f"{nodes['quota']:.2g} cores a node, {nodes['replicas']} replicas on each, {nodes['connections']} connections "
+        f"to each NGINX, {nodes['rounds']} rounds of {nodes['seconds']} s.{kind}"
+    )
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---", *("--:" for _ in head[1:])], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -34,11 +34,15 @@ PATIENCE = 30  # seconds for a command to end that was interrupted
 
 
 class OwnStack(Stack):
-    """A stack whose commands can be ended: they are in sessions of their own, where Ctrl-C does not reach them."""
+    """A stack whose commands can be ended: they are in sessions of their own, where Ctrl-C does not reach them.
 
-    def __init__(self, folder: Path) -> None:
+    With `docker_host` it is on a daemon of the run's own, and goes with it.
+    """
+
+    def __init__(self, folder: Path, docker_host: str = "") -> None:
         self._commands: list[subprocess.Popen[str]] = []
-        super().__init__(folder)
+        self._goes_by_itself = bool(docker_host)
+        super().__init__(folder, docker_host)
 
     def start(self, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
         process = super().start(*arguments, environment=environment)
@@ -54,7 +58,10 @@ class OwnStack(Stack):
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        super().remove()
+        if self._goes_by_itself:
+            self.docker.close()
+        else:
+            super().remove()
 
 
 class Session:
@@ -101,12 +108,12 @@ class Session:
         say(f"[{time.monotonic() - self._began:5.0f}s] {text}")
 
     # -- what is made
-    def stack(self, settings: Mapping[str, str]) -> Stack:
-        """A stack of the program with the bench's app in it, not yet up."""
+    def stack(self, settings: Mapping[str, str], docker_host: str = "") -> Stack:
+        """A stack of the program with the bench's app in it, not yet up; on the machine's daemon, or another one."""
         self._made += 1
         folder = self.folder / f"stack-{self._made}"
         folder.mkdir()
-        stack = OwnStack(folder)
+        stack = OwnStack(folder, docker_host)
         self._stacks[stack.name] = stack
         self._write()
         shutil.copy2(ROOT / "bench" / "bench_app.py", stack.folder / "app")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from infra.swarm.load_balancer import LoadBalancer
     from infra.swarm.replicas import Replicas
 
+APPEARS_WITHIN = 20  # seconds
 START_TIMEOUT = 60  # seconds that a node may take to start NGINX, beside the drain of the one before
 
 
@@ -87,7 +88,7 @@ class ReplicaRollout(Resource, name="ReplicaRollout"):
             "platform": settings.platform,
             "timeout": timeout,
             # It starts when the plugin is told to change the service, not when it has been changed.
-            "appearsWithin": START_TIMEOUT,
+            "appearsWithin": APPEARS_WITHIN,
             "decides": False,
         }
         super().__init__(RolloutProvider(), name, inputs, opts)

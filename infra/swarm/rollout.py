@@ -4,6 +4,7 @@ It talks to a manager alone and knows nothing of Pulumi. A service carries the f
 label; when the swarm goes back to what it was before, the label goes with it.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,10 +23,11 @@ CONTENT_LABEL = f"{LABEL_PREFIX}content"
 POLL_INTERVAL = 0.5  # seconds
 FAILURES_ALLOWED = 3  # of one replica, or on one node, before it counts as a crash loop
 LOG_TAIL = 1000  # lines of the service in which to look for them
-LOG_TIMEOUT = 5  # seconds of silence after which there is no more to come
+LOG_TIMEOUT = 5  # seconds after which what has come is all
 TASK_ATTRIBUTE = "com.docker.swarm.task.id="  # before each line of a service's log
 ENDED = ("failed", "rejected", "complete")  # the last of those that Docker calls unhealthy, and stops
 PORT_TAKEN = ("port is already allocated", "address already in use")
+HOST_PORT_TAKEN = "host-mode port already in use"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as images call them, and as nodes do
 
 Task = Mapping[str, Any]
@@ -100,7 +102,9 @@ class Watch:
                 if len(running) == number and _is_settled(service):
                     self._progress(f"{rollout.name}: all {number} run")
                     return
-                state = f"{rollout.name}: {len(running)} of {number} run{_waiting_for(current)}"
+                # While the one before drains, its port is in use, which is as it should be.
+                waiting = "" if HOST_PORT_TAKEN in _waiting_for(current) else _waiting_for(current)
+                state = f"{rollout.name}: {len(running)} of {number} run{waiting}"
                 if state != told:
                     told = state
                     self._progress(state)
@@ -139,14 +143,7 @@ class Watch:
             if len(failed) < FAILURES_ALLOWED:  # a moment later the port may be free, the image there
                 continue
             task = _newest(failed)
-            error = str(task["Status"].get("Err", ""))
-            if any(taken in error for taken in PORT_TAKEN):
-                raise Refused(
-                    f"{rollout.name} cannot have its port on {self._node(task)}, where something has it already: "
-                    f"{error}. That goes on. Is it this very stack, from before a change of orchestrator or of "
-                    "swarm.publish? Then set another port, or run `pulumi destroy` before: docs/scaling.md."
-                )
-            raise Refused(f"{self._in_words(rollout, task)}, again and again.\n{self._log(task)}")
+            raise Refused(f"{self._in_words(rollout, task)}, again and again. {_advice(task)}\n{self._log(task)}")
 
     def _rolled_back(self, rollout: Rollout, service_id: str) -> str:
         try:
@@ -158,8 +155,8 @@ class Watch:
             return f"{rollout.name} is not there any more, and of what it was nothing is left to say why."
         task = _newest(ended)
         return (
-            f"{self._in_words(rollout, task)}. The swarm went back to what ran before, which goes on serving. Mend it, "
-            f"or try the same once more with `pulumi up --refresh`.\n{self._log(task)}"
+            f"{self._in_words(rollout, task)}. The swarm went back to what ran before, which goes on serving. "
+            f"{_advice(task)}\n{self._log(task)}"
         )
 
     def _last_words(self, tasks: Iterable[Task]) -> str:
@@ -168,23 +165,26 @@ class Watch:
 
     def _in_words(self, rollout: Rollout, task: Task) -> str:
         name = f"{rollout.name}-{task['Slot']}" if rollout.replicas else rollout.name
-        error = str(task["Status"].get("Err") or "")
         # Docker stops what is not healthy, which then ends as if all were well.
-        what = f"failed: {error}" if error else "was not healthy, and was stopped"
+        what = f"failed: {_error(task)}" if _error(task) else "was not healthy, and was stopped"
         return f"{name} on {self._node(task)} {what}"
 
     def _log(self, task: Task) -> str:
         """The last that a task printed, on whichever node it ran."""
-        own, said = f"{TASK_ATTRIBUTE}{task['ID']}".encode(), b""
-        api = self._client.api
-        patience, api.timeout = api.timeout, LOG_TIMEOUT
-        # The manager waits for all nodes that the service has ever run on, also for one that is gone.
-        with suppress(*DAEMON_ERRORS):
-            options = {"stdout": True, "stderr": True, "details": True, "tail": LOG_TAIL}
-            for piece in api.service_logs(task["ServiceID"], **options):
-                said += piece
-        api.timeout = patience
-        lines = (line.partition(b" ") for line in said.splitlines())
+        own, said = f"{TASK_ATTRIBUTE}{task['ID']}".encode(), list[bytes]()
+        options = {"stdout": True, "stderr": True, "details": True, "tail": LOG_TAIL}
+
+        def read() -> None:
+            with suppress(*DAEMON_ERRORS):
+                for piece in self._client.api.service_logs(task["ServiceID"], **options):
+                    said.append(piece)
+
+        # The manager waits for all nodes that the service has ever run on, also for one that is gone, and the SDK with
+        # it: it takes any time-out off a connection that a log comes over.
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(LOG_TIMEOUT)
+        lines = (line.partition(b" ") for line in b"".join(said).splitlines())
         return last_words.of(words for attributes, _, words in lines if own in attributes)
 
     def _service(self, rollout: Rollout) -> dict[str, Any] | None:
@@ -242,6 +242,19 @@ def _runs(task: Task) -> bool:
 
 def _newest(tasks: Iterable[Task]) -> Task:
     return max(tasks, key=lambda task: str(task["CreatedAt"]))
+
+
+def _error(task: Task) -> str:
+    return str(task["Status"].get("Err") or "")
+
+
+def _advice(task: Task) -> str:
+    if any(taken in _error(task) for taken in PORT_TAKEN):
+        return (
+            "Is it this very stack that has the port there, from before a change of orchestrator or of swarm.publish? "
+            "Then set another port, or run `pulumi destroy` before: docs/scaling.md."
+        )
+    return "Mend it, or try the same once more with `pulumi up --refresh`."
 
 
 def _place(task: Task, rollout: Rollout) -> str:

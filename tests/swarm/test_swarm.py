@@ -173,9 +173,7 @@ def test_a_configuration_that_nginx_rejects_changes_no_node(stack: Stack, cluste
     stack.up()
 
 
-def test_a_new_configuration_costs_each_node_a_pause_and_the_site_nothing(
-    stack: Stack, cluster: Cluster, record: Record
-) -> None:
+def test_a_new_configuration_costs_each_node_a_pause(stack: Stack, cluster: Cluster, record: Record) -> None:
     """Changes a setting of NGINX's, which is replaced node by node. Who knows the three addresses goes to another when
     one refuses; who knows one waits."""
     before = tasks(cluster, stack.outputs()["nginx"])
@@ -186,9 +184,14 @@ def test_a_new_configuration_costs_each_node_a_pause_and_the_site_nothing(
         assert stack.up().changes["replace"] == 1  # nginx.conf
     refused = [load.gap for load in single]
     record("swarm: a new configuration", site, f"each node refuses for {max(refused):.1f} s at most")
-    site.assert_nothing_was_dropped()
+    # Who is just connecting when a node ceases to listen is reset: the kernel has taken a connection that nobody takes.
+    assert all("ConnectionReset" in failure for failure in site.failures), site.failures[:5]
+    assert len(site.failures) <= len(NODES), site.failures
+    assert site.sent >= 500, site.figures
     for load in single:
-        assert all("ConnectionRefused" in failure for failure in load.failures), load.failures[:5]
+        told = [failure for failure in load.failures if "ConnectionRefused" not in failure]
+        assert all("ConnectionReset" in failure for failure in told), told[:5]
+        assert len(told) <= len(NODES), told
     assert not before & tasks(cluster, stack.outputs()["nginx"])
 
 
@@ -234,9 +237,8 @@ def test_a_node_that_is_gone_is_healed(
     finally:
         comes(victim)
     record(f"swarm: {fault}", load, f"healed in {seconds:.0f} s")
-    slow_and_kept = load.keep_alive + load.fresh + load.slow
-    assert len(load.failures) <= slow_and_kept, load.failures[:20]
     assert load.sent >= 500, load.figures
+    assert len(load.failures) <= load.sent / 100, load.failures[:20]
     eventually(cluster.is_whole, HEAL_TIMEOUT, f"{victim.name} is back")
     eventually(lambda: {*cluster.running(stack.outputs()["nginx"])} == NODES, 60, "all nodes have NGINX")
 
@@ -269,7 +271,9 @@ def test_a_port_that_a_node_uses_otherwise_is_named(stack: Stack, cluster: Clust
         stack.configure(port="8081")
         refused = stack.up(check=False)
         assert refused.code
-        assert "NGINX cannot have its port on node-0" in refused.output
+        assert "NGINX on node-0 failed: " in refused.output
+        assert "port is already allocated" in refused.output
+        assert "Is it this very stack that has the port there" in refused.output
     finally:
         holder.remove(force=True)
     stack.configure(port=str(stack.port))
@@ -280,7 +284,7 @@ def test_a_preview_shows_the_move_between_containers_and_swarm(stack: Stack) -> 
     stack.configure(orchestrator="", publishAddress="")
     shown = stack.preview().output
     assert "docker:index:Service app delete" in " ".join(shown.split())
-    assert "docker:index:Container uwsgi-6 create" in " ".join(shown.split())
+    assert "docker:index:Container uwsgi-1 create" in " ".join(shown.split())
     stack.configure(orchestrator="swarm", publishAddress="0.0.0.0")
     assert stack.preview("--expect-no-changes").code == 0
 

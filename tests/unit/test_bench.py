@@ -17,7 +17,7 @@ import yaml
 from flask import Flask
 
 from bench import __main__ as command
-from bench import accounting, compose, deploys, load, plot, results, rollout, session, throughput, tools
+from bench import accounting, compose, deploys, load, nodes, plot, results, rollout, session, throughput, tools
 from bench.contenders import FOLDER, PEERS, REPLICAS, TITLES, Contender, Field
 from bench.load import Sample
 from bench.plan import FULL, QUICK
@@ -97,6 +97,22 @@ def measured() -> dict[str, Any]:
             "memory_mib": {"2": 50.0, "32": 30.0},
             "idle": {"cores": {"uWSGI": 0.02, "daemon": 0.01}, "replicas": 32},
         },
+        "nodes": {
+            "date": "2026-11-23",
+            "quick": False,
+            "load_average": "0.42",
+            "quota": 0.7,
+            "replicas": 2,
+            "connections": 32,
+            "rounds": 3,
+            "seconds": 4,
+            "throughput": {
+                key: [run(rate * times) for rate in rates]
+                for key, times in {"containers": 1.25, "one": 1, "two": 1.75, "three": 2.5, "crossed": 1.5}.items()
+            },
+            "latency": {"containers": [0.00037], "one": [0.0005], "crossed": [0.0006]},
+            "releases": {"3": [{"first": 5.0, "last": 11.0, "up": 14.0}], "12": [{"first": 4, "last": 12, "up": 15}]},
+        },
     }
 
 
@@ -159,13 +175,37 @@ def test_tables_take_part_of_a_run(measured: dict[str, Any]) -> None:
     assert "hello" not in text
 
 
+def test_nodes_are_compared_round_by_round_and_no_failure_is_hidden(measured: dict[str, Any]) -> None:
+    found = measured["nodes"]
+    text = results.across_nodes(found)
+    assert "0.7 cores a node" in text
+    assert "load average of 0.42" in text
+    # 0.5 s of CPU over 2,000 requests.
+    assert "| 3 nodes | two thirds | 1,000 (250–2,000) | 2.50 (2.50–2.50) | 250 µs |  |" in text
+    assert "| 1 node | none | 400 (100–800) | 1 | 250 µs | 0.50 ms |" in text
+    assert "| first answer of the new release | 5.0 s | 4.0 s |" in text
+    assert "Failed requests: none." in text
+    found["throughput"]["two"][1]["failures"] = 3
+    assert "Failed requests: 3 of 30,000." in results.across_nodes(found)
+    assert "Others used the machine" not in text
+    assert "Others used the machine" in results.across_nodes({**found, "load_average": "3.1"})
+
+
+def test_a_machine_without_a_cluster_says_why_there_are_no_figures(measured: dict[str, Any]) -> None:
+    assert "takes root" in results.across_nodes({"left_out": "it takes root"})
+    panels = len(list(ElementTree.fromstring(plot.svg(measured["throughput"], measured["nodes"])).iter(f"{SVG}g")))
+    assert (
+        len(list(ElementTree.fromstring(plot.svg(measured["throughput"], {"left_out": ""})).iter(f"{SVG}g"))) < panels
+    )
+
+
 def test_the_plot_has_a_bar_for_each_and_colours_for_dark_and_light(measured: dict[str, Any]) -> None:
-    text = plot.svg(measured["throughput"])
+    text = plot.svg(measured["throughput"], measured["nodes"])
     drawn = ElementTree.fromstring(text)
     assert "prefers-color-scheme: dark" in text
     panels = list(drawn.iter(f"{SVG}g"))
     bars = [[float(bar.get("width", "")) for bar in panel.iter(f"{SVG}rect")] for panel in panels]
-    assert [len(panel) for panel in bars] == [len(TITLES), 1 + len(PEERS)]
+    assert [len(panel) for panel in bars] == [len(TITLES), 1 + len(PEERS), len(nodes.CONTENDERS)]
     by_key = dict(zip(TITLES, bars[0], strict=True))
     assert by_key["original"] == pytest.approx(by_key["port"] / 4, rel=0.01)
     labels = [text.text or "" for text in drawn.iter(f"{SVG}text") if text.get("text-anchor")]
@@ -347,6 +387,77 @@ def test_cpu_is_counted_by_part_with_the_proxy_of_the_port(
     }
 
 
+@pytest.mark.parametrize(
+    ("files", "counted", "written"),
+    [
+        (
+            ("cpu/own/cpu.cfs_quota_us", "cpu/own/cpu.cfs_period_us", "cpuacct/own/cpuacct.usage"),
+            ("cpuacct/own/cpuacct.usage", "1500000000\n"),
+            {"cpu/own/cpu.cfs_period_us": "20000", "cpu/own/cpu.cfs_quota_us": "14000"},
+        ),
+        (
+            ("own/cpu.max", "own/cpu.stat"),
+            ("own/cpu.stat", "usage_usec 1500000\n"),
+            {"own/cpu.max": "14000 20000"},
+        ),
+    ],
+    ids=["version 1", "version 2"],
+)
+def test_a_node_is_limited_and_counted_by_its_cgroup(
+    files: tuple[str, ...],
+    counted: tuple[str, str],
+    written: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accounting, "CGROUPS", tmp_path)
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    (tmp_path / counted[0]).write_text(counted[1])
+    assert accounting.of_group("own") == 1.5
+    accounting.limit("own", 0.7, 0.02)
+    assert {file: (tmp_path / file).read_text() for file in written} == written
+    with pytest.raises(RuntimeError, match="does not limit"):
+        accounting.limit("others", 0.7, 0.02)
+
+
+# -- across nodes
+@pytest.mark.parametrize("available", [1, 2, 4, 64])
+def test_all_nodes_and_the_client_fit_on_the_machine(available: int) -> None:
+    share = nodes.quota(available)
+    assert 0 < share <= nodes.QUOTA
+    assert share * nodes.SIZE < available
+    if available >= 4:
+        assert share == nodes.QUOTA
+
+
+def test_each_stack_finds_its_nodes_by_label() -> None:
+    by_node = [nodes.labels(number) for number in range(nodes.SIZE)]
+    for key, placed in nodes.STACKS.items():
+        for role, numbers in (("nginx", placed.nginx), ("app", placed.app)):
+            assert [number for number, found in enumerate(by_node) if f"{key}-{role}" in found] == list(numbers)
+    assert not set(nodes.STACKS["there"].nginx) & set(nodes.STACKS["there"].app)
+    assert set(nodes.CONTENDERS) == set(results.NODES)
+    assert set(nodes.ALONE.values()) <= set(nodes.STACKS)
+
+
+def test_what_several_clients_got_is_one_figure() -> None:
+    first, second = Sample(100, 1, 4.0, 0.01, 0.2), Sample(50, 2, 4.1, 0.03, 0.1)
+    assert nodes.together([first, second]) == Sample(150, 3, 4.1, 0.03, 0.2)
+
+
+def test_no_cluster_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def without_registry(*_: object) -> None:
+        pytest.skip("docker-registry is not there")
+
+    said: list[str] = []
+    monkeypatch.setattr(nodes, "Cluster", without_registry)
+    own = cast(Session, SimpleNamespace(folder=tmp_path, say=said.append))
+    assert nodes.measure(own, QUICK, quick=True) == {"left_out": "docker-registry is not there"}
+    assert "left out" in said[-1]
+
+
 # -- whom it compares
 def test_each_peer_balances_over_the_same_replicas() -> None:
     wanted = {f"uwsgi-{number}:8000" for number in range(1, REPLICAS + 1)}
@@ -465,7 +576,8 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: dict[str,
     monkeypatch.setattr(command, "DOCUMENT", tmp_path / "document.md")
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(command, "_measure", lambda only, quick: {"ratios": results.ratios(measured), **measured})
-    (tmp_path / "document.md").write_text(f"Before.\n{command.BEGIN}\nold\n{command.END}\nAfter.\n")
+    sections = [f"{begin}\nold\n{end}" for begin, end in map(command.marks, ("figures", "nodes"))]
+    (tmp_path / "document.md").write_text("\n".join(["Before.", *sections, "After.\n"]))
     return tmp_path
 
 
@@ -475,9 +587,10 @@ def test_a_whole_run_writes_results_plot_and_document(outcome: Path, capsys: pyt
     assert (outcome / "plot.svg").exists()
     document = (outcome / "document.md").read_text()
     assert document.startswith("Before.\n")
+    assert "first answer of the new release" in document
     assert document.endswith("After.\n")
     assert "old" not in document
-    assert capsys.readouterr().out.strip() in document
+    assert all(line in document for line in capsys.readouterr().out.splitlines())
     assert command.main([]) == 0
     assert (outcome / "document.md").read_text() == document
 
@@ -492,7 +605,9 @@ def test_a_part_of_a_run_leaves_the_committed_figures_alone(outcome: Path) -> No
 
 def test_the_document_has_a_place_for_the_figures_and_shows_the_plot() -> None:
     text = (session.ROOT / "docs" / "performance.md").read_text()
-    assert text.index(command.BEGIN) < text.index(command.END)
+    for name in ("figures", "nodes"):
+        begin, end = command.marks(name)
+        assert text.index(begin) < text.index(end)
     assert f"({command.PLOT.name})" in text
 
 
