@@ -10,15 +10,17 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
+from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
 from infra.dynamic import DaemonProvider
+from infra.refusal import Refused
 from infra.swarm import services
 
 if TYPE_CHECKING:
     from infra.settings import Settings
     from infra.swarm.load_balancer import LoadBalancer
     from infra.swarm.replicas import Replicas
+    from infra.swarm.rollout import Rollout
 
 APPEARS_WITHIN = 20  # seconds
 START_TIMEOUT = 60  # seconds that a node may take to start NGINX, beside the drain of the one before
@@ -28,37 +30,52 @@ class RolloutProvider(DaemonProvider):
     """Waits for a rollout."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        self._wait(props)
-        return CreateResult(id_="rollout", outs=props)
+        return CreateResult(id_="rollout", outs=self._wait(props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         changes = any(_olds.get(key) != _news.get(key) for key in ("service", "content", "release"))
         return DiffResult(changes=changes, replaces=[])
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        self._wait(_news)
-        return UpdateResult(outs=_news)
+        return UpdateResult(outs=self._wait(_news))
 
-    def _wait(self, props: dict[str, Any]) -> None:
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """What `pulumi refresh` finds: what somebody has changed by hand is put right, and that is a rollout again."""
+        from infra.docker_host import DAEMON_ERRORS
+        from infra.swarm.rollout import Watch
+
+        try:
+            now = Watch(self.connect()).specification(_rollout(props))
+        except (Refused, *DAEMON_ERRORS):  # a manager that is away says nothing about it
+            now = props["specification"]
+        return ReadResult(id_=id_, outs=props if now == props["specification"] else {**props, "content": ""})
+
+    def _wait(self, props: dict[str, Any]) -> dict[str, Any]:
         from infra.swarm import reach
-        from infra.swarm.rollout import Rollout, Watch
+        from infra.swarm.rollout import Watch
 
         client = self.connect()
-        Watch(client, progress=lambda text: print(text, file=sys.stderr, flush=True)).until_live(
-            Rollout(
-                name=props["name"],
-                labels=props["labels"],
-                content=props["content"],
-                replicas=int(props["replicas"]),
-                nodes=props["nodes"],
-                platform=props["platform"],
-                timeout=props["timeout"],
-                appears_within=props["appearsWithin"],
-                decides=props["decides"],
-            )
-        )
+        watch = Watch(client, progress=lambda text: print(text, file=sys.stderr, flush=True))
+        specification = watch.until_live(_rollout(props))
         if props.get("ask"):
             reach.ask(client, reach.Site(**{**props["ask"], "port": int(props["ask"]["port"])}))
+        return {**props, "specification": specification}
+
+
+def _rollout(props: dict[str, Any]) -> Rollout:
+    from infra.swarm.rollout import Rollout
+
+    return Rollout(
+        name=props["name"],
+        labels=props["labels"],
+        content=props["content"],
+        replicas=int(props["replicas"]),
+        nodes=props["nodes"],
+        platform=props["platform"],
+        timeout=props["timeout"],
+        appears_within=props["appearsWithin"],
+        decides=props["decides"],
+    )
 
 
 class ReplicaRollout(Resource, name="ReplicaRollout"):

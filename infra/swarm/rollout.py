@@ -14,7 +14,7 @@ from typing import Any
 from docker import DockerClient
 from docker.errors import NotFound
 
-from infra import last_words
+from infra import fingerprint, last_words
 from infra.docker_host import DAEMON_ERRORS
 from infra.layout import LABEL_PREFIX
 from infra.refusal import Refused
@@ -26,6 +26,8 @@ LOG_TAIL = 1000  # lines of the service in which to look for them
 LOG_TIMEOUT = 5  # seconds after which what has come is all
 TASK_ATTRIBUTE = "com.docker.swarm.task.id="  # before each line of a service's log
 ENDED = ("failed", "rejected", "complete")  # the last of those that Docker calls unhealthy, and stops
+NOT_STARTED = ("new", "allocated", "pending", "assigned", "accepted", "preparing", "ready", "starting")
+STUCK_AFTER = 15  # seconds
 PORT_TAKEN = ("port is already allocated", "address already in use")
 HOST_PORT_TAKEN = "host-mode port already in use"
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}  # as images call them, and as nodes do
@@ -67,14 +69,24 @@ class Watch:
         self._client: Any = client  # the SDK has no types for what it says of swarms
         self._progress = progress
 
-    def until_live(self, rollout: Rollout) -> None:
-        """Returns when all that is to run does.
+    def specification(self, rollout: Rollout) -> str:
+        """Fingerprint of what the swarm has been told of the service, by whomever; empty if there is none.
+
+        Raises:
+            DAEMON_ERRORS: it does not answer.
+        """
+        service = self._service(rollout)
+        return fingerprint.of_values(service["Spec"]) if service else ""
+
+    def until_live(self, rollout: Rollout) -> str:
+        """Returns when all that is to run does, with its `specification`.
 
         Raises:
             Refused: it does not.
         """
         try:
             self._until_live(rollout)
+            return self.specification(rollout)
         except DAEMON_ERRORS as error:
             reason = getattr(error, "explanation", None) or error
             raise Refused(f"The swarm's manager did not say how {rollout.name} comes along: {reason}.") from error
@@ -82,6 +94,7 @@ class Watch:
     def _until_live(self, rollout: Rollout) -> None:
         begin = time.monotonic()
         seen = told = ""
+        stuck_since = 0.0
         before = {task["ID"] for task in self._tasks(self._predecessor(rollout))}
         while True:
             waited = time.monotonic() - begin
@@ -108,14 +121,18 @@ class Watch:
                 if state != told:
                     told = state
                     self._progress(state)
+                if len(running) == number and (stuck := self._stuck(current)):
+                    stuck_since = stuck_since or time.monotonic()
+                    if time.monotonic() - stuck_since > STUCK_AFTER:
+                        raise Refused(self._waits_in_vain(rollout, stuck, service["Spec"]["Name"]))
                 self._fail_early(rollout, [task for task in current if task["ID"] not in before], running)
                 limit = rollout.timeout * (len(nodes) or 1)
                 if waited > limit:
                     missing = ", ".join(sorted(nodes[node] for node in nodes.keys() - running))
                     there = f"{len(running)} of {number} run{', not on ' + missing if missing else ''}"
                     raise Refused(
-                        f"{rollout.name} is not complete after {limit:g} s: {there}{_waiting_for(current)}.\n"
-                        f"{self._last_words(current)}"
+                        f"{rollout.name} is not complete after {limit:g} s: {there}{_waiting_for(current)}. "
+                        f"{_advice_while_waiting(current)}\n{self._last_words(current)}".rstrip()
                     )
             time.sleep(POLL_INTERVAL)
 
@@ -144,6 +161,19 @@ class Watch:
                 continue
             task = _newest(failed)
             raise Refused(f"{self._in_words(rollout, task)}, again and again. {_advice(task)}\n{self._log(task)}")
+
+    def _stuck(self, current: list[Task]) -> Task | None:
+        """What a node was to start that went away: the swarm's update waits for it, though another has taken over."""
+        ready = {node["ID"] for node in self._client.api.nodes() if node["Status"]["State"] == "ready"}
+        given_up = [task for task in current if task["DesiredState"] == "shutdown" and task.get("NodeID") not in ready]
+        return next((task for task in given_up if task["Status"]["State"] in NOT_STARTED), None)
+
+    def _waits_in_vain(self, rollout: Rollout, task: Task, name: str) -> str:
+        return (
+            f"{rollout.name}: all run, but {self._node(task)} went away in the middle, and the swarm waits for what it "
+            "was to start there: the release before goes on serving beside this one. Another release sets it going "
+            f"again, or `docker service update --force {name}`, or that node's return."
+        )
 
     def _rolled_back(self, rollout: Rollout, service_id: str) -> str:
         try:
@@ -246,6 +276,16 @@ def _newest(tasks: Iterable[Task]) -> Task:
 
 def _error(task: Task) -> str:
     return str(task["Status"].get("Err") or "")
+
+
+def _advice_while_waiting(tasks: Iterable[Task]) -> str:
+    reasons = _waiting_for(tasks)
+    goes_on = "What ran before goes on serving, and the swarm goes on trying until another `pulumi up`."
+    if "insufficient resources" in reasons:
+        return f"No node has as much to spare as memory, swarm.reservedMemory or swarm.reservedCpus reserve. {goes_on}"
+    if "no suitable node" in reasons:
+        return f"swarm.appNodes, swarm.nginxNodes and platform say which nodes may have it. {goes_on}"
+    return goes_on
 
 
 def _advice(task: Task) -> str:

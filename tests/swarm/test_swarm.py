@@ -62,6 +62,16 @@ def test_what_stands_is_what_the_program_says(stack: Stack) -> None:
     assert stack.preview("--expect-no-changes").code == 0
 
 
+def test_what_somebody_changed_by_hand_is_put_right_and_waited_for(stack: Stack, cluster: Cluster) -> None:
+    nginx = stack.outputs()["nginx"]
+    cluster.ask(lambda client: client.services.get(nginx).force_update())
+    changes = stack.up("--refresh").changes
+    assert changes["update"] == 2, "the service and the release"
+    for node in range(3):
+        assert answers(stack, cluster, node)
+    assert stack.up("--refresh").changes.keys() == {"unchanged"}
+
+
 def test_a_new_release_drops_nothing(stack: Stack, cluster: Cluster, record: Record) -> None:
     """Changes the app's source and runs `pulumi up` on a swarm of three nodes, under load on one of them."""
     nginx = tasks(cluster, stack.outputs()["nginx"])

@@ -458,6 +458,29 @@ def test_what_failed_before_is_forgotten(manager: Manager) -> None:
     assert told(manager, NGINX)[-1] == "NGINX: all 2 run"
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_node_that_goes_away_in_the_middle_is_what_the_swarm_waits_for(
+    manager: Manager, clock: FakeClock, comes_back: bool
+) -> None:
+    service = manager.begin(APP)
+    service["Spec"]["Name"] = "the-app"
+    service["UpdateStatus"] = {"State": "updating"}
+    manager.task(APP, 1)
+    manager.task(APP, 2)
+    manager.task(APP, 2, "assigned")
+    manager.tasks_there[-1].update(DesiredState="shutdown", NodeID="node-2")
+    manager.nodes_there[1] = node("node-2", "two", state="down")
+    if comes_back:
+        manager.later(5, lambda: service["UpdateStatus"].update(State="completed"))
+        assert told(manager, APP)[-1] == "uwsgi: all 2 run"
+        return
+    before = clock.now
+    message = refusal(manager, APP)
+    assert message.startswith("uwsgi: all run, but two went away in the middle")
+    assert "`docker service update --force the-app`" in message
+    assert rollout.STUCK_AFTER <= clock.now - before < rollout.STUCK_AFTER + 2
+
+
 def test_an_app_that_is_never_healthy_is_told_before_time_is_over_also_at_the_first_time(manager: Manager) -> None:
     manager.later(1, lambda: manager.begin(APP))
     for second in range(rollout.FAILURES_ALLOWED):
@@ -743,8 +766,9 @@ class Watching:
         assert client == "a client"
         return self
 
-    def until_live(self, of: Rollout) -> None:
+    def until_live(self, of: Rollout) -> str:
         self.waited_for.append(of)
+        return "as it was told"
 
     def ask(self, client: object, of: reach.Site) -> None:
         self.asked.append(of)
@@ -767,7 +791,7 @@ def test_a_release_waits_for_all_that_was_registered(
         # The engine has one kind of number.
         props = {key: float(v) if type(v) is int else v for key, v in registered()[name].inputs.items()}
         done = provider.create(props) if deed == "create" else provider.update("id", {"content": "old"}, props)
-        assert done.outs == props
+        assert done.outs == {**props, "specification": "as it was told"}
     app, nginx = watching.waited_for
     labels = {"uwsgi-nginx.project": "uwsgi-nginx", "uwsgi-nginx.stack": "test"}
     assert (app.labels, app.replicas) == ({**labels, "uwsgi-nginx.role": "replica"}, 2)
@@ -891,3 +915,44 @@ def test_a_daemon_that_is_away_is_left_to_who_asks_it_for_more(monkeypatch: pyte
 
     provider = provider_of(ConfigurationTestProvider, monkeypatch, SimpleNamespace(info=away))
     assert provider.check({}, configuration()).failures == []
+
+
+def refreshed(manager: Manager, known: Json, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether an `up` after a refresh waits again."""
+    provider = provider_of(RolloutProvider, monkeypatch, manager)
+    found = provider.read("rollout", known).outs
+    return bool(provider.diff("rollout", found, known).changes)
+
+
+@pytest.fixture
+def live(manager: Manager) -> Json:
+    """What the state has of a rollout that went well."""
+    manager.begin(APP)
+    manager.task(APP, 1)
+    manager.task(APP, 2)
+    inputs = {**registered()["rollout"].inputs, "labels": APP.labels, "content": NEW}
+    return {**inputs, "specification": Watch(manager).until_live(APP)}  # type: ignore[arg-type]
+
+
+def test_what_stands_as_the_swarm_was_told_is_not_waited_for(
+    manager: Manager, live: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert live["specification"]
+    manager.services_there[0]["UpdateStatus"] = {"State": "completed"}
+    assert not refreshed(manager, live, monkeypatch)
+
+
+def test_what_somebody_changed_by_hand_is_waited_for_when_it_is_put_right(
+    manager: Manager, live: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.services_there[0]["Spec"]["TaskTemplate"]["Resources"]["Limits"]["MemoryBytes"] = 1 << 20
+    assert refreshed(manager, live, monkeypatch)
+    manager.services_there.clear()
+    assert refreshed(manager, live, monkeypatch)
+
+
+def test_a_manager_that_is_away_says_nothing_of_changes_by_hand(
+    manager: Manager, live: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager.failure = NotReached("connection refused")
+    assert not refreshed(manager, live, monkeypatch)
