@@ -53,7 +53,7 @@ class Load:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._turns = count()
-        self._begin = time.monotonic()
+        self._begin, self._end = time.monotonic(), float("inf")
         kinds: list[tuple[int, Callable[[], None]]] = [
             (self.keep_alive, self._keep_alive),
             (self.fresh, self._fresh),
@@ -71,6 +71,7 @@ class Load:
     ) -> None:
         if kind is None:
             time.sleep(1)
+        self._end = time.monotonic()
         self._stop.set()
         for thread in self._threads:
             thread.join(REQUEST_TIMEOUT + SLOW)
@@ -91,7 +92,8 @@ class Load:
     @property
     def gap(self) -> float:
         """The longest time, in seconds, in which no request that was sent succeeded."""
-        good = sorted(moment for moment, succeeded in self.timeline if succeeded)
+        # What was in flight when the clients were told to stop may come seconds later.
+        good = sorted(moment for moment, succeeded in self.timeline if succeeded and moment <= self._end)
         return max((later - earlier for earlier, later in pairwise(good)), default=0.0)
 
     def _ask(self, connection: http.client.HTTPConnection, path: str) -> bool:
