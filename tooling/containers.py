@@ -17,6 +17,7 @@ from tooling.console import Exited, Failure, say
 from tooling.recover import LABELS, SOCKET_VARIABLE, State
 
 IMAGE = "docker:index/image:Image"
+SERVICE = "docker:index/service:Service"
 DOCKER_SECONDS = 60.0
 UWSGI_SECONDS = 1  # for one replica's statistics
 ROLES = ("nginx", "exporter", "replica")  # in the order in which they are shown; others follow
@@ -31,11 +32,13 @@ class Known:
         environment: what the Docker client needs to reach the daemon that the plugin uses.
         filters: of `docker ps`. Labels alone will not do: another clone may have a stack of the same name there.
         images: the names of the images that it has built, by their ids, which is all that containers know.
+        services: ids of the stack's services, by logical name, where it is on a swarm.
     """
 
     environment: Mapping[str, str]
     filters: Sequence[str]
     images: Mapping[str, str]
+    services: Mapping[str, str]
 
     @classmethod
     def of(cls, root: Path, name: str) -> Known:
@@ -62,7 +65,12 @@ class Known:
         project, own = stack.project(root), LABELS[:2]
         labels = [f"--filter=label={label}={value}" for label, value in zip(own, (project, name), strict=True)]
         volumes = [f"--filter=volume={volume}" for volume in sorted(state.volumes)]
-        return cls({**environment, **state.environment}, [*labels, *volumes] if volumes else [], _images(export))
+        return cls(
+            {**environment, **state.environment},
+            [*labels, *volumes] if volumes else [],
+            _images(export),
+            _services(export),
+        )
 
     def docker(self, *command: str) -> str:
         """What a `docker` command prints."""
@@ -72,6 +80,12 @@ class Known:
             raise Failure(
                 f"docker {command[0]} did not work: {exited}", "Mend what it names, then try again."
             ) from exited
+
+
+def _services(export: Mapping[str, Any]) -> dict[str, str]:
+    resources = (export.get("deployment") or {}).get("resources") or []
+    made = (found for found in resources if found["type"] == SERVICE and found.get("id") and not found.get("delete"))
+    return {str(found["urn"]).rsplit("::", 1)[-1]: str(found["id"]) for found in made}
 
 
 def _images(export: Mapping[str, Any]) -> dict[str, str]:
@@ -160,6 +174,10 @@ def ps(root: Path, name: str, rest: list[str]) -> int:
     if rest:
         raise Failure(f"make ps knows no {' '.join(rest)}.", "make ps")
     known = Known.of(root, name)
+    if known.services:
+        from tooling import services
+
+        return services.ps(known)
     found = of_stack(known)
     if not found:
         say(f"Stack {name} has no containers.")

@@ -59,6 +59,10 @@ def run(root: Path, name: str, rest: list[str]) -> int:
     options, others = _parser().parse_known_args(rest)
     known = Known.of(root, name)
     output = Output(options.json)
+    if known.services:
+        from tooling import services
+
+        return services.logs(known, output, ["--tail", options.tail, *others], follow=options.follow)
     found = of_stack(known)
     if not found:
         say(f"Stack {name} has no containers.")
