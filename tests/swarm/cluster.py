@@ -63,10 +63,6 @@ class Switch:
         """Lays a cable to the network of that process, where its end is eth0."""
         self._run(f"ip link add {port} type veth peer name eth0 netns {process}; ip link set {port} master br0 up")
 
-    def set(self, port: str, state: str) -> None:
-        """Pulls (`down`) or puts back (`up`) the plug: who is cut off runs on, and does not know."""
-        self._run(f"ip link set {port} {state}")
-
     def serve_registry(self, folder: Path) -> None:
         """Starts Debian's docker-registry twice, reached by all nodes as REGISTRY and as GUARDED_REGISTRY."""
         program = shutil.which("docker-registry", path=PATH)
@@ -127,15 +123,14 @@ class Node(OwnDaemon):
     """
 
     def __init__(self, folder: Path, number: int, switch: Switch) -> None:
-        self.name, self.address, self._switch = f"node-{number}", f"{SUBNET}.{10 + number}", switch
+        self.name, self.address = f"node-{number}", f"{SUBNET}.{10 + number}"
         place = folder / self.name
         place.mkdir()
         super().__init__(place, DISK)
-        self._port = f"port{number}"
         self._settings.write_text(
             json.dumps({"insecure-registries": [REGISTRY, GUARDED_REGISTRY], "log-level": "warn"})
         )
-        switch.plug(self._port, self._init)
+        switch.plug(f"port{number}", self._init)
         inside = ["nsenter", "--target", str(self._init), "--net", "--uts", "sh", "-ec"]
         script = f"hostname {self.name}; ip addr add {self.address}/24 dev eth0; ip link set eth0 up"
         subprocess.run([*inside, script], check=True, env={"PATH": PATH})
@@ -143,12 +138,6 @@ class Node(OwnDaemon):
     @property
     def docker(self) -> Any:
         return docker.DockerClient(self.host, timeout=30)
-
-    def unplug(self) -> None:
-        self._switch.set(self._port, "down")
-
-    def plug(self) -> None:
-        self._switch.set(self._port, "up")
 
 
 class Cluster:
