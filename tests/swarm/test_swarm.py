@@ -228,10 +228,11 @@ def test_a_node_that_is_gone_is_healed(stack: Stack, cluster: Cluster, record: R
     release(stack, f"before_{secrets.token_hex(2)}")
     stack.up()
     assert victim.name in cluster.running(service)
+    replicas = sum(cluster.running(service).values())
     try:
         with load_on(cluster, stack, ANOTHER) as load:
             victim.power_off()
-            seconds = cluster.until_healed(service, 6, without=victim.name)
+            seconds = cluster.until_healed(service, replicas, without=victim.name)
     finally:
         victim.start()
     record(f"swarm: {fault}", load, f"healed in {seconds:.0f} s")
