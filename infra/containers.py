@@ -5,7 +5,7 @@ from typing import Any
 import pulumi
 import pulumi_docker as docker
 
-from infra.layout import LABEL_PREFIX
+from infra.layout import LABEL_PREFIX, SOCKET_GROUP
 
 TMPFS = "/tmp"  # noqa: S108 - the container's own
 TMPFS_SIZE = "16m"
@@ -17,15 +17,17 @@ def labels(role: str, **more: pulumi.Input[str]) -> list[docker.ContainerLabelAr
     return [docker.ContainerLabelArgs(label=LABEL_PREFIX + name, value=value) for name, value in values.items()]
 
 
-def hardening(memory: int, tasks: int) -> dict[str, Any]:
+def hardening(user: int, memory: int, tasks: int) -> dict[str, Any]:
     """Arguments of a container that may do little and break little.
 
     Args:
+        user: by number. The image says so too; what is declared here holds for any image, and shows in a preview.
         memory: in MiB. Without as much `memory_swap` every update would show a difference.
         tasks: how many processes and threads its user may have. Docker's own limit of pids is no input of the plugin;
             this one counts the user's tasks on the whole host, so it is a ceiling, not a share.
     """
     return {
+        "user": f"{user}:{SOCKET_GROUP}",
         "read_only": True,
         "capabilities": docker.ContainerCapabilitiesArgs(drops=["ALL"]),
         "security_opts": ["no-new-privileges:true"],

@@ -7,7 +7,7 @@ import pulumi_docker as docker
 
 from infra import containers
 from infra.images import BuiltImage
-from infra.layout import EXPORTER_PORT, METRICS_FOLDER, REQUEST_LOG, SOCKET_FOLDER
+from infra.layout import EXPORTER_PORT, METRICS_FOLDER, NGINX_USER, REQUEST_LOG, SOCKET_FOLDER
 from infra.load_balancer import TASKS, LoadBalancer, url
 from infra.replicas import Replicas
 from infra.settings import Settings
@@ -74,7 +74,7 @@ class Exporter(pulumi.ComponentResource):
                 retries=3,
             ),
             labels=containers.labels("exporter"),
-            **containers.hardening(MEMORY, TASKS),
+            **containers.hardening(NGINX_USER, MEMORY, TASKS),
             # Two at once would read the same lines, each of them some.
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )

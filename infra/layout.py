@@ -37,4 +37,5 @@ BOOT_SOCKET = f"{RUNTIME_FOLDER}/boot.sock"
 LABEL_PREFIX = "uwsgi-nginx."  # of the labels by which a stack's containers are found again
 
 NGINX_USER = 101  # as in the official image
+APP_USER = 10001
 SOCKET_GROUP = 10001  # of the replicas, and of NGINX

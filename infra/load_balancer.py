@@ -103,7 +103,7 @@ class LoadBalancer(pulumi.ComponentResource):
             stop_signal="SIGQUIT",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,
             **(_on_the_host() if on_host else _published(settings, network)),
-            **containers.hardening(settings.nginx_memory, TASKS),
+            **containers.hardening(NGINX_USER, settings.nginx_memory, TASKS),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=not on_host,

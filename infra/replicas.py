@@ -9,7 +9,7 @@ import pulumi_docker as docker
 
 from infra import containers, fingerprint
 from infra.images import app_image
-from infra.layout import APP_FOLDER, SOCKET_FOLDER, SOCKET_VARIABLE
+from infra.layout import APP_FOLDER, APP_USER, SOCKET_FOLDER, SOCKET_VARIABLE
 from infra.settings import MAX_REPLICAS, Settings
 from infra.stored_image import StoredImage
 
@@ -155,7 +155,7 @@ class Replicas(pulumi.ComponentResource):
             cpus=f"{settings.cpus.normalize():f}" if settings.cpus else None,
             stop_signal="SIGTERM",
             destroy_grace_seconds=settings.drain_timeout + STOP_MARGIN,
-            **containers.hardening(settings.memory, tasks(settings)),
+            **containers.hardening(APP_USER, settings.memory, tasks(settings)),
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=False, depends_on=[*depends_on]),
         )
 

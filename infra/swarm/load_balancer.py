@@ -60,6 +60,7 @@ class LoadBalancer(pulumi.ComponentResource):
         ports = {PORT: settings.port, **({HTTPS_PORT: settings.tls.port} if settings.tls.enabled else {})}
         container = services.hardened(
             image=image.digest,
+            user=NGINX_USER,
             hostname="nginx-{{.Node.Hostname}}",
             commands=_command(),
             # Otherwise its tasks would not tell which of them have the new ports.

@@ -9,14 +9,20 @@ import pulumi_docker as docker
 
 from infra import containers, replicas
 from infra.images import app_image
-from infra.layout import ENVIRONMENT_FILE, PORT_VARIABLE, REPLICA_PORT, SOCKET_VARIABLE, STOP_DELAY_VARIABLE
+from infra.layout import (
+    APP_USER,
+    ENVIRONMENT_FILE,
+    PORT_VARIABLE,
+    REPLICA_PORT,
+    SOCKET_VARIABLE,
+    STOP_DELAY_VARIABLE,
+)
 from infra.replicas import HEALTH_MARKER, HEALTH_PAUSE, HEALTH_WATCH, STOP_MARGIN
 from infra.settings import Settings
 from infra.swarm import services
 from infra.swarm.release import ReplicaRollout
 
 ALIAS = "app"  # the name of all replicas on the stack's network
-USER = 10001  # see uwsgi/Dockerfile
 SOCKET = f"{containers.TMPFS}/uwsgi.sock"  # for the health check
 # A task gets requests only when it is healthy. A check that finds it so stays and watches it, so a short interval costs
 # little. The swarm replaces a task that is not healthy any more; one that is merely busy must not look like that.
@@ -61,10 +67,11 @@ class Replicas(pulumi.ComponentResource):
         text = json.dumps(_environment(settings), indent=1)
         environment: dict[str, Any] = {
             "configs": [] if secret else [services.config_file(ENVIRONMENT_FILE, text, inside)],
-            "secrets": [services.secret_file(ENVIRONMENT_FILE, text, USER, inside)] if secret else [],
+            "secrets": [services.secret_file(ENVIRONMENT_FILE, text, APP_USER, inside)] if secret else [],
         }
         container = services.hardened(
             image=self.image,
+            user=APP_USER,
             hostname="uwsgi-{{.Task.Slot}}",
             stop_signal="SIGTERM",
             grace=STOP_DELAY + settings.drain_timeout + STOP_MARGIN,

@@ -22,7 +22,7 @@ import pulumi
 import pulumi_docker as docker
 
 from infra import fingerprint
-from infra.layout import LABEL_PREFIX
+from infra.layout import LABEL_PREFIX, SOCKET_GROUP
 from infra.settings import Settings
 
 MEBIBYTE = 1 << 20
@@ -166,6 +166,7 @@ def rolling(order: str, parallelism: int, delay: int = 0) -> dict[str, Any]:
 def hardened(
     *,
     image: pulumi.Input[str],
+    user: int,
     hostname: str,
     stop_signal: str,
     grace: int,
@@ -181,6 +182,7 @@ def hardened(
 
     Args:
         image: pinned by its digest.
+        user: by number, as `infra.containers.hardening` has it.
         hostname: may have Docker's placeholders.
         stop_signal: what tells it to finish what it has in hand.
         grace: seconds that it has for that.
@@ -191,6 +193,7 @@ def hardened(
     """
     return docker.ServiceTaskSpecContainerSpecArgsDict(
         image=image,
+        user=f"{user}:{SOCKET_GROUP}",
         commands=[*commands],
         env=dict([variable]) if variable else None,
         hostname=hostname,

@@ -361,6 +361,12 @@ def test_replicas_and_nginx_share_the_socket_volume_and_nginx_alone_keeps_its_co
 # Hardening
 
 
+def test_every_container_runs_as_the_user_of_its_image(container: Registration) -> None:
+    folder = "nginx" if "nginx" in container.name else "uwsgi"
+    stated = re.findall(r"^USER (\S+)$", (PROJECT / folder / "Dockerfile").read_text(), re.MULTILINE)
+    assert stated[-1] == container.inputs["user"]
+
+
 def test_every_container_has_a_read_only_root_file_system(container: Registration) -> None:
     assert container.inputs["readOnly"] is True
 
@@ -373,7 +379,7 @@ def test_every_container_has_only_small_temporary_file_systems_to_write_to(conta
 def test_every_container_has_no_capabilities_and_gains_no_privileges(container: Registration) -> None:
     assert container.inputs["capabilities"] == {"drops": ["ALL"]}
     assert container.inputs["securityOpts"] == ["no-new-privileges:true"]
-    assert not {"privileged", "devices", "pidMode", "ipcMode", "usernsMode", "user"} & set(container.inputs)
+    assert not {"privileged", "devices", "pidMode", "ipcMode", "usernsMode"} & set(container.inputs)
 
 
 def test_every_container_has_bounded_memory_without_swap() -> None:

@@ -416,6 +416,7 @@ def test_replicas_are_spread_over_the_nodes() -> None:
 def test_a_task_may_do_little_and_write_to_memory_and_its_own_volume_alone(service: Registration) -> None:
     spec = container(service)
     assert (spec["readOnly"], spec["capDrops"]) == (True, ["ALL"])
+    assert spec["user"] == ("10001:10001" if service.name == "app" else "101:10001")
     places = {(mount["type"], mount["target"]) for mount in spec["mounts"]}
     nginx = {("tmpfs", "/run/nginx"), ("volume", "/etc/nginx/live")}
     assert places == ({("tmpfs", "/tmp")} if service.name == "app" else nginx)
