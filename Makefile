@@ -4,7 +4,7 @@ ARGS ?=
 TOOLING = python3 -m tooling
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean
+.PHONY: help up preview review comment drift refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean
 
 help:
 	@echo 'make TARGET [STACK=dev] [ARGS="--diff …"]   (ARGS are passed on)'
@@ -12,6 +12,9 @@ help:
 
 up: ## install what is missing, then create or update the stack; ends with its URL
 preview: ## show what `make up` would change
+review: ## what a pull request gets: lint, unit tests, policy, preview (ARGS="--base REF")
+comment: ## post that on the pull request; in CI
+drift: ## fail if anything differs from what is declared: by hand, or not yet deployed
 refresh: ## compare the state with what is really there
 destroy: ## remove every container, network and volume of the stack
 recover: ## after an update that was killed or failed: unlock, `up`, remove what it left behind
@@ -20,7 +23,7 @@ test-swarm: ## the live tests on a swarm of three daemons of their own; takes ro
 reliability: ## the fault tests; their figures go into docs/reliability.md and docs/scaling.md
 bench: ## this stack beside others (ARGS=--quick; --only=hello,…); into docs/performance.md
 unit: ## the tests that need neither Docker nor Pulumi; seconds
-lint: ## style and types
+lint: ## style, types, workflows
 format: ## put the code into the shape that lint wants
 reference: ## write the settings into Pulumi.yaml and README.md
 ps: ## the stack's containers: state, health, requests, image
@@ -30,5 +33,5 @@ url: ## print the URL; `make -s url` prints it alone
 env: ## print what a shell needs for plain pulumi: eval "$(make -s env)"
 clean: ## remove .venv and .local (ARGS=--all: the engine's cache and stand-in images too)
 
-up preview refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean:
+up preview review comment drift refresh destroy recover test test-swarm reliability bench unit lint format reference ps logs certificate url env clean:
 	@$(TOOLING) $@ '$(STACK)' $(ARGS)

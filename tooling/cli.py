@@ -26,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[[str, list[str]], int]] = {
         "up": up,
         "preview": preview,
+        "review": review,
+        "comment": comment,
+        "drift": drift,
         "refresh": refresh,
         "destroy": destroy,
         "recover": recover,
@@ -71,6 +74,28 @@ def preview(name: str, rest: list[str]) -> int:
     """What `up` would change."""
     bootstrap.ensure(ROOT, name)
     return _pulumi(name, ["preview"], rest)
+
+
+def review(name: str, rest: list[str]) -> int:
+    """What a pull request gets; its comment is in .local/review.md."""
+    from tooling import review
+
+    checks = {"make lint": lambda: lint(name, []), "make unit": lambda: unit(name, [])}
+    return review.run(ROOT, name, rest, checks)
+
+
+def comment(name: str, rest: list[str]) -> int:
+    """Posts what `review` wrote."""
+    from tooling import comment
+
+    del name
+    return comment.run(ROOT, rest)
+
+
+def drift(name: str, rest: list[str]) -> int:
+    """What differs from what is declared; that is a failure."""
+    bootstrap.ensure(ROOT, name)
+    return _pulumi(name, ["preview", "--refresh", "--expect-no-changes", "--diff"], rest)
 
 
 def refresh(name: str, rest: list[str]) -> int:
@@ -137,14 +162,19 @@ def logs(name: str, rest: list[str]) -> int:
 
 
 def lint(name: str, rest: list[str]) -> int:
-    """Style and types."""
+    """Style, types, and what the workflows may."""
     del name, rest
     venv.ensure(ROOT)
-    checks = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
+    checks = (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["zizmor", "--offline", "--no-progress", "--quiet", "."],  # of the workflows
+    )
     codes = []
     for check in checks:
         say(f"== {' '.join(check)}")
-        codes.append(_python(["-m", *check]))
+        codes.append(_call([str(venv.python(ROOT).with_name(check[0])), *check[1:]], None))
     return max(codes)
 
 

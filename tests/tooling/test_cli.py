@@ -16,7 +16,8 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "refresh", "destroy", "recover", "test", "test-swarm", "reliability", "bench"),
+    *("up", "preview", "review", "comment", "drift", "refresh", "destroy", "recover"),
+    *("test", "test-swarm", "reliability", "bench"),
     *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
 }
 
@@ -137,7 +138,8 @@ def test_the_live_tests_do_not_run_after_a_lint_that_failed(
     clone: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tooling.venv.ensure", lambda root: None)
-    clone.fake("python", "exit 1", clone.root / ".venv/bin")
+    for name, script in {"ruff": "exit 1", "mypy": "", "zizmor": ""}.items():
+        clone.fake(name, script, clone.root / ".venv/bin")
     assert cli.main(["test", "dev"]) == 1
     assert not [call for call in clone.calls if "pytest" in call]
     assert "`make lint` did not pass" in capsys.readouterr().err
