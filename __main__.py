@@ -12,8 +12,9 @@ on = swarm if settings.orchestrator == "swarm" else single_host
 network = on.network(settings)
 replicas = on.Replicas("replicas", settings, network)
 load_balancer = on.LoadBalancer("load-balancer", settings, network, replicas)
-on.Release("release", settings, replicas, load_balancer)
+release = on.Release("release", settings, replicas, load_balancer)
 exporter = Exporter("monitoring", settings, network, replicas, load_balancer) if settings.metrics.enabled else None
 
-for name, value in {**replicas.outputs, **load_balancer.outputs, **(exporter.outputs if exporter else {})}.items():
-    pulumi.export(name, value)
+for part in (replicas, load_balancer, release, exporter):
+    for name, value in part.outputs.items() if part else ():
+        pulumi.export(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ SUITE = "bookworm"
 DEBIAN = f"airgap/debian:{SUITE}"
 # The part of the name before the colon says what is built (a folder in airgap/images), the tag what it is.
 STAND_INS = {"python": "airgap/python:3.11-slim", "nginx": "airgap/nginx:1.31"}
-PREFIX = "airgap/"
 _LABEL = "airgap.made-from"
 _CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 # What Debian's own slim image leaves out, of these packages and of all that are installed later.
@@ -44,25 +43,27 @@ def fingerprint(root: Path, kind: str) -> str:
     return files.digest([DEBIAN, *_LEFT_OUT, *recipe])
 
 
-def ensure(root: Path, kinds: Iterable[str]) -> None:
-    """Builds the stand-ins that are missing or were made from another recipe."""
+def ensure(root: Path, kinds: Iterable[str], docker: Mapping[str, str]) -> None:
+    """Builds the stand-ins that are missing or were made from another recipe, where Docker's client is led to."""
     with files.lock(files.cache() / "images.lock", "building the base images"):
-        missing = [kind for kind in kinds if label(STAND_INS[kind]) != fingerprint(root, kind)]
+        missing = [kind for kind in kinds if label(STAND_INS[kind], docker) != fingerprint(root, kind)]
         if not missing:
             return
         with _scratch(root) as scratch:
-            if label(DEBIAN) != files.digest([DEBIAN, *_LEFT_OUT]):
-                _debian(root, scratch)
+            if label(DEBIAN, docker) != files.digest([DEBIAN, *_LEFT_OUT]):
+                _debian(root, scratch, docker)
             with ThreadPoolExecutor() as pool:
-                for done in [pool.submit(_build, root, kind, scratch / kind) for kind in missing]:
+                for done in [pool.submit(_build, root, kind, scratch / kind, docker) for kind in missing]:
                     done.result()
 
 
-def label(image: str) -> str:
-    """What an image on this daemon says that it was made from; empty if there is no such image or it says nothing."""
+def label(image: str, docker: Mapping[str, str]) -> str:
+    """What an image on that daemon says that it was made from; empty if there is no such image or it says nothing."""
     try:
         return console.run(
-            ["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{_LABEL}"}}}}', image], timeout=60
+            ["docker", "image", "inspect", "--format", f'{{{{index .Config.Labels "{_LABEL}"}}}}', image],
+            timeout=60,
+            env={**os.environ, **docker},
         ).strip()
     except Exited:
         return ""
@@ -88,7 +89,7 @@ def _clear(base: Path) -> None:
     shutil.rmtree(base, ignore_errors=True)
 
 
-def _debian(root: Path, scratch: Path) -> None:
+def _debian(root: Path, scratch: Path, docker: Mapping[str, str]) -> None:
     log = files.local(root) / "log" / "debian-image.log"
     with step(DEBIAN, "debootstrap from this machine's Debian mirror: half a minute", log) as current:
         if os.geteuid() != 0:
@@ -113,7 +114,7 @@ def _debian(root: Path, scratch: Path) -> None:
         )
         made_from = f"LABEL {_LABEL}={files.digest([DEBIAN, *_LEFT_OUT])}"
         command = ["docker", "import", "--change", 'CMD ["bash"]', "--change", made_from, str(archive), DEBIAN]
-        _run(command, current, "Docker could not import the Debian root")
+        _run(command, current, "Docker could not import the Debian root", {**os.environ, **docker})
 
 
 def _slim(rootfs: Path, mirror: Mirror) -> None:
@@ -187,7 +188,7 @@ def mirror_from(targets: str) -> Mirror | None:
     return Mirror(base, tuple(lines))
 
 
-def _build(root: Path, kind: str, context: Path) -> None:
+def _build(root: Path, kind: str, context: Path, docker: Mapping[str, str]) -> None:
     image = STAND_INS[kind]
     log = files.local(root) / "log" / f"{kind}-image.log"
     with step(image, "docker build: half a minute", log) as current:
@@ -198,7 +199,7 @@ def _build(root: Path, kind: str, context: Path) -> None:
         if kind == "nginx":
             _fetch_nginx(root, context, current)
         # The classic builder: it takes a local base image for what it is, where BuildKit may ask a registry first.
-        env = {**os.environ, "DOCKER_BUILDKIT": "0"}
+        env = {**os.environ, **docker, "DOCKER_BUILDKIT": "0"}
         tags = ["--build-arg", f"BASE={DEBIAN}", "--label", f"{_LABEL}={fingerprint(root, kind)}", "--tag", image]
         command = ["docker", "build", "--force-rm", *tags, str(context)]
         _run(command, current, f"docker build of {image} did not work", env)

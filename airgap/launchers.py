@@ -16,7 +16,7 @@ def warn_language_host() -> None:
     """Says that the CLI at hand has no Python support beside it."""
     loud(
         "This Pulumi CLI comes without its Python language host.",
-        ["airgap/language_host stands in for it; the CLI warns about that at each run.", "See airgap/README.md."],
+        ["airgap/language_host stands in for it; the CLI warns about that at each run.", "See docs/airgap.md."],
     )
 
 
@@ -51,12 +51,12 @@ def install_docker_provider(root: Path, pulumi: Path, home: Path) -> None:
                 ) from exited
     loud(
         f"The official Docker plugin v{version} cannot be downloaded from here.",
-        [f"airgap/docker_provider stands in for it, in a PULUMI_HOME of its own: {home}", "See airgap/README.md."],
+        [f"airgap/docker_provider stands in for it, in a PULUMI_HOME of its own: {home}", "See docs/airgap.md."],
     )
 
 
 def _write(root: Path, path: Path, arguments: str, *, sees_clone: bool) -> None:
-    lines = ["#!/bin/sh", "# Written by tooling; see airgap/README.md."]
+    lines = ["#!/bin/sh", "# Written by tooling; see docs/airgap.md."]
     if sees_clone:
         lines.append(f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     lines.append(f'exec {shlex.quote(str(venv.python(root)))} {arguments} "$@"')

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pulumi.dynamic import ConfigureRequest, ResourceProvider
@@ -37,19 +38,30 @@ class DaemonProvider(ResourceProvider):
             Refused: it is not reached.
         """
         # Imported only where a daemon is asked: a program that only previews does without the Docker SDK.
-        from infra.docker_host import DAEMON_ERRORS, connect
+        from infra.docker_host import DAEMON_ERRORS, connect, in_words
 
         try:
             return connect(**self._docker)
         except DAEMON_ERRORS as error:
             raise Refused(
-                f"The Docker daemon at {self.daemon} is not reached: {error}. Nothing was changed."
+                f"The Docker daemon at {self.daemon} is not reached: {in_words(error)}. Nothing was changed."
             ) from error
 
     @property
     def daemon(self) -> str:
         """Where it is, in words."""
         return self._docker["host"] or os.environ.get("DOCKER_HOST") or "the local socket"
+
+
+def with_previous_image(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of a release that has gone live, with the image of the one before it: `previous`, empty without one.
+
+    Args:
+        olds: the outputs of what was live before; none have an image that a program wrote which remembered none.
+        news: what is live.
+    """
+    before = olds.get("image", news["image"])
+    return {**news, "previous": olds.get("previous", "") if before == news["image"] else before}
 
 
 def _print_refusals_without_traceback() -> None:

@@ -39,7 +39,7 @@ class Exporter(pulumi.ComponentResource):
     ) -> None:
         super().__init__("uwsgi-nginx:index:Exporter", name, None, opts)
         port, address = settings.metrics.port, settings.publish_address
-        self.url = url(address, port) if port else f"http://{NAME}:{EXPORTER_PORT}"
+        self.url = url(address, port, docker=settings.docker_address) if port else f"http://{NAME}:{EXPORTER_PORT}"
         self.outputs = {"status": self.url}
         image = BuiltImage(
             "exporter-image",

@@ -18,7 +18,7 @@ import json
 import shlex
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -98,6 +98,7 @@ class Rollout:
         drain_timeout: seconds that NGINX keeps old workers, as in the configuration.
         client_headers: each takes a request another way through the configuration; none where there is one way.
         static: the files that NGINX serves itself, of each release.
+        drained: names of replicas that get no request. They may be unwell: that is what one takes them out for.
     """
 
     nginx: str
@@ -111,6 +112,12 @@ class Rollout:
     secrets: Mapping[str, str] = field(default_factory=dict)
     client_headers: Sequence[str] = ()
     static: Sequence[StaticFiles] = ()
+    drained: Collection[str] = ()
+
+    @property
+    def serving(self) -> list[Replica]:
+        """The replicas that get requests."""
+        return [replica for replica in self.replicas if replica.name not in self.drained]
 
     @property
     def folder(self) -> str:
@@ -222,7 +229,9 @@ class Gate:
 
     def _wait_until_healthy(self, nginx: Container, rollout: Rollout) -> None:
         deadline = time.monotonic() + rollout.health_timeout
-        waiting = list(rollout.replicas)
+        waiting = rollout.serving
+        for name in sorted(rollout.drained):
+            self._progress(f"{name} is drained: nobody asks whether it is healthy")
         while True:
             paths = [f"/.probe/{replica.name}{rollout.health_path}" for replica in waiting]
             answers = dict(zip(waiting, _ask(nginx, paths), strict=True))
@@ -263,7 +272,7 @@ class Gate:
         )
 
     def _ask_as_a_client(self, nginx: Container, rollout: Rollout) -> None:
-        paths = [rollout.health_path] * len(rollout.replicas)
+        paths = [rollout.health_path] * len(rollout.serving)
         answers = [answer for header in rollout.client_headers or [""] for answer in _ask(nginx, paths, header)]
         bad = [answer for answer in answers if not answer.is_good]
         if bad:
@@ -442,7 +451,7 @@ def _link(folder: str) -> str:
 
 def _name_members(rollout: Rollout) -> str:
     """The command that writes down the names of the sockets which NGINX asks, for the exporter."""
-    names = shlex.join(PurePosixPath(replica.socket).name for replica in rollout.replicas)
+    names = shlex.join(PurePosixPath(replica.socket).name for replica in rollout.serving)
     return f"printf '%s\\n' {names} > {MEMBERS_FILE}.next && mv {MEMBERS_FILE}.next {MEMBERS_FILE}"
 
 

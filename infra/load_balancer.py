@@ -21,7 +21,7 @@ from infra.layout import (
 from infra.nginx_config import Endpoints
 from infra.published_port import PublishedPort
 from infra.replicas import STOP_MARGIN, Replicas
-from infra.settings import Settings
+from infra.settings import LOOPBACK, Settings
 from infra.site import in_url
 
 TASKS = 4096
@@ -145,14 +145,15 @@ def _on_the_host() -> dict[str, Any]:
 def site_url(settings: Settings, address: str) -> str:
     """Where the app answers that is published at `address`: by HTTPS under the first of its names, if it has any."""
     if not settings.tls.enabled:
-        return url(address, settings.port)
-    return url(settings.tls.hosts[0] if settings.tls.hosts else address, settings.tls.port, "https")
+        return url(address, settings.port, docker=settings.docker_address)
+    name = settings.tls.hosts[0] if settings.tls.hosts else address
+    return url(name, settings.tls.port, "https", settings.docker_address)
 
 
-def url(address: str, port: int, scheme: str = "http") -> str:
-    """Where somebody on the host reaches what is published at `address`."""
+def url(address: str, port: int, scheme: str = "http", docker: str = LOOPBACK) -> str:
+    """Where somebody reaches what is published at `address`; `docker`: the address of the Docker host."""
     host = {
-        "0.0.0.0": "127.0.0.1",  # noqa: S104 - named, not bound
-        "::": "[::1]",
+        "0.0.0.0": in_url(docker),  # noqa: S104 - named, not bound
+        "::": "[::1]" if docker == LOOPBACK else in_url(docker),
     }.get(address, in_url(address))
     return f"{scheme}://{host}" if port == {"http": 80, "https": 443}[scheme] else f"{scheme}://{host}:{port}"

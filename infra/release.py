@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from infra.dynamic import DaemonProvider
+from infra.dynamic import DaemonProvider, with_previous_image
 from infra.refusal import Refused
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class ReleaseProvider(DaemonProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         self._gate().let_pass(_rollout(props))
-        return CreateResult(id_="release", outs=props)
+        return CreateResult(id_="release", outs=with_previous_image({}, props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in IDENTITY), replaces=[])
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         self._gate().let_pass(_rollout(_news))
-        return UpdateResult(outs=_news)
+        return UpdateResult(outs=with_previous_image(_olds, _news))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """What `pulumi refresh` finds: a configuration that somebody changed by hand shows as a difference."""
@@ -63,7 +63,13 @@ class Release(Resource, name="Release"):
         settings: of the stack.
         replicas: those that share the traffic.
         load_balancer: what it goes live in.
+
+    Attributes:
+        previous: the image of the release before it; None or empty where there is none.
+        outputs: what the stack exports of it.
     """
+
+    previous: pulumi.Output[str | None]
 
     def __init__(
         self,
@@ -89,6 +95,9 @@ class Release(Resource, name="Release"):
         inputs = {
             "nginx": load_balancer.container.id,
             "replicas": replicas.members,
+            "drained": sorted(set(settings.balancing.drain)),
+            "image": replicas.stable.image,
+            "previous": None,  # an output
             "configuration": configuration,
             "files": nginx_config.live_files(settings, load_balancer.endpoints),
             "secrets": pulumi.Output.secret(nginx_config.secret_files(settings, stack)),
@@ -96,7 +105,7 @@ class Release(Resource, name="Release"):
             "static": [
                 {
                     "name": nginx_config.static_name(settings, replica_set.release),
-                    "container": replica_set.members[0]["container"],
+                    "container": _serving(replica_set, settings)["container"],
                     "folders": settings.served_files,
                 }
                 for replica_set in replicas.sets
@@ -107,6 +116,13 @@ class Release(Resource, name="Release"):
             "drainTimeout": settings.drain_timeout,
         }
         super().__init__(ReleaseProvider(), name, inputs, opts)
+        self.outputs = {"previousImage": self.previous.apply(lambda image: image or "")}
+
+
+def _serving(replicas: ReplicaSet, settings: Settings) -> dict[str, pulumi.Input[str]]:
+    """One that is not drained: of a container that is sick, not even its files can be counted on."""
+    drained = settings.balancing.drain
+    return next(member for name, member in zip(replicas.names, replicas.members, strict=True) if name not in drained)
 
 
 def _upstreams(replicas: ReplicaSet) -> pulumi.Output[list[dict[str, str]]]:
@@ -132,4 +148,5 @@ def _rollout(props: dict[str, Any]) -> Rollout:
         health_path=props["healthPath"],
         health_timeout=props["healthTimeout"],
         drain_timeout=props["drainTimeout"],
+        drained=props["drained"],
     )

@@ -34,12 +34,14 @@ class ReplicaSet:
         image: digest of their image.
         release: fingerprint of the image and all settings of a replica; known in a preview.
         containers: the replicas, in order.
+        names: what they are known as, in the same order.
         members: what the gate and NGINX need of each: `name`, `container` (id) and `socket`.
     """
 
     image: pulumi.Input[str]
     release: str
     containers: list[docker.Container]
+    names: list[str]
 
     @property
     def members(self) -> list[dict[str, pulumi.Input[str]]]:
@@ -117,7 +119,8 @@ class Replicas(pulumi.ComponentResource):
     ) -> ReplicaSet:
         known_as = release(self._settings, content)
         names = [f"{prefix}-{number}" for number in range(1, count + 1)]
-        return ReplicaSet(image, known_as, [self._container(name, image, known_as, depends_on) for name in names])
+        made = [self._container(name, image, known_as, depends_on) for name in names]
+        return ReplicaSet(image, known_as, made, names)
 
     def _container(
         self, name: str, image: pulumi.Input[str], release: str, depends_on: Sequence[pulumi.Resource]

@@ -47,6 +47,16 @@ RESERVED_VARIABLES = (
 )
 
 DOCKER_HOST = "docker:host"
+# Settings of the plugin by which it would reach another daemon than the program and the tooling do, or reach it alone.
+NOT_TAKEN = {
+    "context": "the plugin would make containers there, and build their images at docker:host. Set docker:host alone",
+    "sshOpts": "only the plugin reads it. Write the options into ~/.ssh/config, which all of ssh reads",
+    **dict.fromkeys(
+        ("caMaterial", "certMaterial", "keyMaterial"),
+        "only the plugin reads it. Write ca.pem, cert.pem and key.pem into a folder, and set docker:certPath to that",
+    ),
+}
+LOOPBACK = "127.0.0.1"
 SPARE_ADDRESSES = 32  # of a swarm's network, for NGINX and what Docker itself takes on each node
 LONGEST_NAME = 64  # characters of a config or a secret in a swarm
 LONGEST_FILE = f"{pages.MAINTENANCE}.json"  # that becomes one
@@ -145,7 +155,7 @@ class Settings(Site):
     )
     port: Port = Field(default=8080, description="The port of the host on which NGINX answers.")
     publish_address: str = Field(
-        default="127.0.0.1",
+        default=LOOPBACK,
         description="The host's address on which it answers: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody.",
     )
     publish: Literal["port", "host"] = Field(
@@ -345,12 +355,15 @@ class Settings(Site):
         return self
 
     @model_validator(mode="after")
-    def _weights_are_of_replicas(self) -> Self:
+    def _balancing_is_of_replicas(self) -> Self:
         known = [f"uwsgi-{number}" for number in range(1, self.replicas + 1)]
-        for name in self.balancing.weights:
-            if name not in known:
-                there = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
-                raise ValueError(f"balancing.weights has {name}, but replicas is {self.replicas}: {there}")
+        there = known[0] if len(known) == 1 else f"{known[0]} to {known[-1]}"
+        for key, names in (("weights", self.balancing.weights), ("drain", self.balancing.drain)):
+            for name in names:
+                if name not in known:
+                    raise ValueError(f"balancing.{key} has {name}, but replicas is {self.replicas}: {there}")
+        if self.orchestrator == "containers" and set(known) <= set(self.balancing.drain):
+            raise ValueError(f"balancing.drain has all replicas ({there}): nobody would be left to answer")
         return self
 
     @model_validator(mode="after")
@@ -403,6 +416,8 @@ class Settings(Site):
             and "NGINX and the replicas are on different machines. Have the app serve them "
             "(WhiteNoise does it well), and set paths.….cache to keep them in NGINX",
             "balancing.weights": self.balancing.weights and "its replicas come and go, and have no names",
+            "balancing.drain": self.balancing.drain
+            and "its replicas come and go. `docker node update --availability drain NODE` moves those of a node",
             "canary.share": self.canary.share is not None and "a swarm has one release; its rollout is gradual",
             "metrics.enabled": self.metrics.enabled and "the exporter reads what NGINX writes on the same machine",
         }
@@ -434,9 +449,14 @@ class Settings(Site):
             )
 
     @property
-    def manager(self) -> str:
-        """The address of the swarm's manager that the program talks to: 127.0.0.1 where that is this machine."""
-        return urlsplit(self._docker_host or os.environ.get("DOCKER_HOST", "")).hostname or "127.0.0.1"
+    def docker_address(self) -> str:
+        """The address of the Docker host, in a swarm of the manager: 127.0.0.1 where that is this machine."""
+        return urlsplit(self._docker_host).hostname or LOOPBACK
+
+    @property
+    def docker_is_remote(self) -> bool:
+        """Whether the Docker host is another machine. By ssh it always is: nobody logs in to where they are."""
+        return urlsplit(self._docker_host).scheme == "ssh" or self.docker_address not in (LOOPBACK, "::1", "localhost")
 
     @property
     def pushes_to(self) -> Registry | None:
@@ -477,9 +497,10 @@ class Settings(Site):
         values = {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)}
         secret = {key for key in values if _is_secret(prefix + key)}
         settings = cls.parse(values, secret)
+        settings._docker_host = raw.get(DOCKER_HOST) or os.environ.get("DOCKER_HOST", "")
+        settings._check_docker(raw)
         if settings.orchestrator == "swarm":
             _check_names_fit()
-            settings._docker_host = raw.get(DOCKER_HOST, "")
             settings._logins = _logins(raw.get(LOGINS, ""), secret=_is_secret(LOGINS))
         for warning in settings.warnings:
             pulumi.log.warn(warning)
@@ -502,6 +523,16 @@ class Settings(Site):
         settings._secret_keys = frozenset(secret)
         settings._check_passwords_are_secret()
         return settings._with_certificate()
+
+    def _check_docker(self, raw: Mapping[str, str]) -> None:
+        for key, reason in NOT_TAKEN.items():
+            if raw.get(f"docker:{key}"):
+                raise SettingsError(f"The configuration is refused, nothing was changed:\n  docker:{key}: {reason}.")
+        if self.live_reload and self.docker_is_remote:
+            raise SettingsError(
+                "The configuration is refused, nothing was changed:\n  liveReload is true, and the Docker host is "
+                f"{self.docker_address}, which has no folder of this machine. Turn it off, or docker:host."
+            )
 
     def _with_certificate(self) -> Self:
         """With the texts of certificate and key, wherever they come from, checked."""

@@ -288,6 +288,11 @@ class Balancing(Model):
     weights: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(
         default={}, description="Shares of single replicas, such as uwsgi-1: 3; the others have 1 (1 to 100)."
     )
+    drain: tuple[str, ...] = Field(
+        default=(),
+        description="Replicas that are taken out, such as [uwsgi-2]: they run on and get no new request (`make drain`, "
+        "`make resume`).",
+    )
 
 
 class Canary(Model):

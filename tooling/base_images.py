@@ -42,8 +42,8 @@ class Wanted:
 
 
 def settings(root: Path) -> dict[str, str]:
-    """What every stack has to be configured with on this machine: keys and stand-in images. Cheap: a record is read."""
-    return dict(machine.load(root).stand_ins)
+    """What every stack on this machine's daemon needs: keys and stand-in images. Cheap: a record is read."""
+    return dict(machine.load(root).stand_ins or {})
 
 
 def wanted(root: Path, stack: str) -> dict[str, Wanted]:
@@ -86,49 +86,56 @@ def ensure(root: Path, stack: str, where: Host) -> StandIns:
             needed.add(KINDS[key])
         elif image.name != image.default and not _available(root, image.name, where):
             raise Failure(
-                f"Pulumi.{stack}.yaml asks for {key} {image.name}, which is not on this machine and cannot be pulled.",
-                f"Bring it here (docker load), or take the setting back:\npulumi config rm {key} --stack {stack}",
+                f"Pulumi.{stack}.yaml asks for {key} {image.name}, which is not on {where.url} and cannot be pulled.",
+                f"Bring it there (docker load), or take the setting back:\npulumi config rm {key} --stack {stack}",
             )
         if image.name == image.default and key in missing:
             unset[key] = stand_in
     needed |= {KINDS[key] for key in missing}
     if needed:
-        build_images.ensure(root, sorted(needed))
+        build_images.ensure(root, sorted(needed), where.environment)
     if official:
         loud(
             "Official base images cannot be pulled from here; images of Debian and PyPI packages do duty for them.",
             [f"{missing[key]} stands in for {name} ({key})" for key, name in official.items()]
-            + ["See airgap/README.md."],
+            + ["See docs/airgap.md."],
         )
     return StandIns(missing, unset)
 
 
 def are_present(images: Mapping[str, str], where: Host) -> bool:
     """Whether the daemon still has the stand-ins."""
-    return all(_present(name, where) for name in set(images.values()))
+    return _present(sorted(set(images.values())), where)
 
 
-def _present(name: str, where: Host) -> bool:
+def _present(names: list[str], where: Host) -> bool:
     if where.url.startswith("unix://"):
         try:
-            return docker_engine.request(f"/images/{name}/json", where) == 200
+            return all(docker_engine.request(f"/images/{name}/json", where) == 200 for name in names)
         except (OSError, ValueError, IndexError):
             return False
+    if not names:
+        return True
     try:
-        console.run(["docker", "image", "inspect", name], timeout=60, env={**os.environ, "DOCKER_HOST": where.url})
+        # One call for all: by ssh each is a login.
+        console.run(["docker", "image", "inspect", *names], timeout=60, env={**os.environ, **where.environment})
     except Exited:
         return False
     return True
 
 
 def _available(root: Path, name: str, where: Host) -> bool:
-    if _present(name, where):
+    if _present([name], where):
         return True
     with step(name, "docker pull", files.local(root) / "log" / "pull.log") as current:
         try:
             # A firewall that drops packets would have the client wait for minutes; the first answer comes in seconds.
             console.run(
-                ["docker", "pull", name], timeout=PULL_SECONDS, first_line_within=ANSWER_SECONDS, current=current
+                ["docker", "pull", name],
+                timeout=PULL_SECONDS,
+                first_line_within=ANSWER_SECONDS,
+                current=current,
+                env={**os.environ, **where.environment},
             )
         except Exited as exited:
             current.outcome = f"not to be had from here: {exited.last_words or exited.reason}"

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from tooling import base_images, console, docker_engine, files, machine, pulumi_cli, stack, venv
+from tooling import base_images, configuration, console, docker_engine, files, machine, pulumi_cli, stack, venv
 from tooling.base_images import StandIns
+from tooling.docker_engine import Host
 from tooling.machine import Machine
 
 # Whose change makes the record of an earlier bootstrap worthless.
@@ -47,13 +48,19 @@ def _is_ready(root: Path, name: str | None) -> bool:
     known = machine.load(root)
     if not _is_known(root, known) or not venv.is_current(root):
         return False
-    where = docker_engine.host()
-    if not docker_engine.answer(where).ok or not base_images.are_present(known.stand_ins, where):
+    own = _own_daemon(root, name)
+    where = own or docker_engine.host()
+    stand_ins = known.elsewhere.get(where.url) if own else known.stand_ins
+    if stand_ins is None or not docker_engine.answer(where).ok or not base_images.are_present(stand_ins, where):
         return False
     if name is None:
         return True
     in_order = known.stacks.get(name) == stack.fingerprint(root, name)
     return in_order and (not stack.is_local(root) or stack.exists(root, name))
+
+
+def _own_daemon(root: Path, name: str | None) -> Host | None:
+    return configuration.own_daemon(root, name) if name else None
 
 
 def _is_known(root: Path, known: Machine) -> bool:
@@ -65,6 +72,7 @@ def _bootstrap(root: Path, name: str | None) -> None:
     known = machine.load(root)
     tracks: list[Callable[[], None]] = []
     images = StandIns({}, {})
+    own = _own_daemon(root, name)
 
     def pulumi() -> None:
         cli = pulumi_cli.ensure(root)
@@ -77,9 +85,13 @@ def _bootstrap(root: Path, name: str | None) -> None:
 
     def docker() -> None:
         nonlocal images
-        where = docker_engine.ensure(root)
-        known.docker_host = stack.docker_host(where)
+        where = docker_engine.ensure(root, own)
         images = base_images.ensure(root, name or "", where)
+        if own:
+            known.elsewhere[own.url] = images.machine
+        else:
+            known.docker_host = stack.docker_host(where)
+            known.stand_ins = images.machine
 
     if not _is_known(root, known):
         known = Machine()
@@ -88,7 +100,6 @@ def _bootstrap(root: Path, name: str | None) -> None:
     # Compiling the engine takes minutes and so does everything that Docker needs: neither waits for the other.
     _together(tracks)
     known.made_from = made_from(root)
-    known.stand_ins = images.machine
     machine.save(root, known)
     if name is not None:
         stack.ensure(root, name, images.stack)

@@ -8,13 +8,16 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tooling import bootstrap, console, files, hints, machine, pulumi_cli, registry, stack, tee, venv
+from tooling import bootstrap, configuration, console, files, hints, machine, pulumi_cli, registry, stack, tee, venv
 from tooling.console import Failure, say
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = tuple(
     f"tests/live/test_{what}.py"
-    for what in ("releases", "publish", "tls", "faults", "interrupted", "daemon", "environment", "bad_input")
+    for what in (
+        *("releases", "publish", "tls", "faults", "interrupted"),
+        *("daemon", "environment", "bad_input", "operations", "day_two"),
+    )
 )
 UNIT = ("tests/unit", "tests/airgap", "tests/tooling")
 SWARM = "tests/swarm"
@@ -40,8 +43,21 @@ def main(arguments: Sequence[str]) -> int:
         "lint": lint,
         "format": reformat,
         "reference": reference,
+        "diagram": diagram,
+        "doctor": doctor,
         "ps": ps,
         "logs": logs,
+        "shell": shell,
+        "secret": secret,
+        "drain": drain,
+        "resume": resume,
+        "rollback": rollback,
+        "backup": backup,
+        "restore": restore,
+        "orphans": orphans,
+        "adopt": adopt,
+        "upgrade": upgrade,
+        "rename": rename,
         "certificate": certificate,
         "url": url,
         "env": env,
@@ -133,7 +149,11 @@ def certificate(name: str, rest: list[str]) -> int:
 def url(name: str, rest: list[str]) -> int:
     """Prints the URL alone."""
     _needs_stack(name)
-    return _pulumi(name, ["stack", "output", "url"], rest)
+    code = _pulumi(name, ["stack", "output", "url"], rest)
+    way = "" if code else configuration.way_to_loopback(ROOT, name)
+    if way:
+        say(f"That is an address of the Docker host itself. From here: {way}")
+    return code
 
 
 def env(name: str, rest: list[str]) -> int:
@@ -143,6 +163,13 @@ def env(name: str, rest: list[str]) -> int:
         raise Failure("Nothing is installed for this clone yet.", "make up")
     print(stack.exports(ROOT, name))
     return 0
+
+
+def doctor(name: str, rest: list[str]) -> int:
+    """Is anything wrong, and what to do about it."""
+    from tooling import doctor
+
+    return doctor.run(ROOT, name, rest)
 
 
 def ps(name: str, rest: list[str]) -> int:
@@ -159,6 +186,99 @@ def logs(name: str, rest: list[str]) -> int:
 
     _needs_stack(name)
     return logs.run(ROOT, name, rest)
+
+
+def shell(name: str, rest: list[str]) -> int:
+    """A shell in a replica, or in another of the stack's containers."""
+    from tooling import shell
+
+    _needs_stack(name)
+    return shell.run(ROOT, name, rest)
+
+
+def secret(name: str, rest: list[str]) -> int:
+    """Another value of a secret, and the release that has it."""
+    from tooling import secret
+
+    _needs_stack(name)
+    bootstrap.ensure(ROOT, name)
+    return secret.run(ROOT, name, rest, lambda command: _pulumi(name, command, []))
+
+
+def drain(name: str, rest: list[str]) -> int:
+    """Takes replicas out: they run on and get no new request."""
+    from tooling import drain
+
+    _needs_stack(name)
+    bootstrap.ensure(ROOT, name)
+    return drain.drain(ROOT, name, rest, lambda command: _pulumi(name, command, []))
+
+
+def resume(name: str, rest: list[str]) -> int:
+    """Puts them back in, or all."""
+    from tooling import drain
+
+    _needs_stack(name)
+    bootstrap.ensure(ROOT, name)
+    return drain.resume(ROOT, name, rest, lambda command: _pulumi(name, command, []))
+
+
+def rollback(name: str, rest: list[str]) -> int:
+    """The image of the release before."""
+    from tooling import rollback
+
+    _needs_stack(name)
+    bootstrap.ensure(ROOT, name)
+    return rollback.run(ROOT, name, lambda command: _pulumi(name, command, rest))
+
+
+def backup(name: str, rest: list[str]) -> int:
+    """The stack's state and configuration in one file; prints its path."""
+    from tooling import backup
+
+    _needs_stack(name)
+    return backup.save(ROOT, name, rest)
+
+
+def restore(name: str, rest: list[str]) -> int:
+    """The stack's state and configuration as they were."""
+    from tooling import backup
+
+    bootstrap.ensure(ROOT, None)
+    return backup.restore(ROOT, name, rest)
+
+
+def orphans(name: str, rest: list[str]) -> int:
+    """What of this project is on the daemon and in no state; removes that of the stack if asked."""
+    from tooling import orphans
+
+    bootstrap.ensure(ROOT, None)
+    return orphans.run(ROOT, name, rest)
+
+
+def adopt(name: str, rest: list[str]) -> int:
+    """Takes into the stack's state what is on the daemon and in none."""
+    from tooling import adopt
+
+    bootstrap.ensure(ROOT, name)
+    return adopt.run(ROOT, name, rest)
+
+
+def upgrade(name: str, rest: list[str]) -> int:
+    """The newest base images, pinned by their digests."""
+    from tooling import upgrade
+
+    _needs_stack(name)
+    bootstrap.ensure(ROOT, name)
+    return upgrade.run(ROOT, name, rest)
+
+
+def rename(name: str, rest: list[str]) -> int:
+    """Another name for the stack."""
+    from tooling import rename
+
+    _needs_stack(name)
+    return rename.run(ROOT, name, rest)
 
 
 def lint(name: str, rest: list[str]) -> int:
@@ -186,10 +306,17 @@ def reformat(name: str, rest: list[str]) -> int:
 
 
 def reference(name: str, rest: list[str]) -> int:
-    """Pulumi.yaml and README.md as the settings model says."""
+    """Pulumi.yaml and docs/configuration.md as the settings model says."""
     del name, rest
     venv.ensure(ROOT)
     return _python(["-m", "tooling.reference"])
+
+
+def diagram(name: str, rest: list[str]) -> int:
+    """The pictures of docs/architecture.md as the program says."""
+    del name, rest
+    venv.ensure(ROOT)
+    return _python(["-m", "tooling.diagram"])
 
 
 def unit(name: str, rest: list[str]) -> int:
@@ -209,6 +336,7 @@ def test(name: str, rest: list[str]) -> int:
     bootstrap.ensure(ROOT, None)
     if os.geteuid() == 0 and shutil.which("apt-get"):  # else the tests that need it skip themselves, and say so
         registry.ensure(ROOT)
+        registry.ensure_sshd(ROOT)
     say("== live tests: real containers, some minutes")
     command = [str(venv.python(ROOT)), "-m", "pytest", *_there(LIVE), *rest]
     console.become(command, stack.full_environment(ROOT, stack.DEV), ROOT)
@@ -286,7 +414,7 @@ def _pulumi(name: str, command: list[str], rest: list[str]) -> int:
     pulumi_cli.give_way()
     full = ["pulumi", *command, "--stack", name, *rest]
     code, output = tee.run(full, stack.full_environment(ROOT, name), ROOT)
-    todo = hints.advice(output, name) if code else ""
+    todo = hints.advice(output, name, configuration.daemon(ROOT, name)) if code else ""
     if todo:
         console.report(Failure("see the error above.", todo), f"pulumi {command[0]}")
     return code

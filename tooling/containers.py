@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any
 from tooling import console, stack
 from tooling.console import Exited, Failure, say
 from tooling.recover import LABELS, SOCKET_VARIABLE, State
+from tooling.state import export as exported
 
 IMAGE = "docker:index/image:Image"
 SERVICE = "docker:index/service:Service"
+RELEASE = "pulumi-python:dynamic:Release"
 DOCKER_SECONDS = 60.0
 UWSGI_SECONDS = 1  # for one replica's statistics
 ROLES = ("nginx", "exporter", "replica")  # in the order in which they are shown; others follow
@@ -33,34 +34,22 @@ class Known:
         filters: of `docker ps`. Labels alone will not do: another clone may have a stack of the same name there.
         images: the names of the images that it has built, by their ids, which is all that containers know.
         services: ids of the stack's services, by logical name, where it is on a swarm.
+        drained: names of the replicas that get no request.
     """
 
     environment: Mapping[str, str]
     filters: Sequence[str]
     images: Mapping[str, str]
     services: Mapping[str, str]
+    drained: Collection[str]
 
     @classmethod
     def of(cls, root: Path, name: str) -> Known:
         """Reads it from the stack's state, which also names what an update under way has made so far."""
         environment = stack.full_environment(root, name)
-        try:
-            # Its own stderr stays out of the way only if it is quiet; a warning line would spoil the JSON.
-            text = subprocess.run(
-                ["pulumi", "stack", "export", "--stack", name],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=120,
-                cwd=root,
-                env=environment,
-            ).stdout
-        except (OSError, subprocess.SubprocessError) as error:
-            said = (getattr(error, "stderr", "") or str(error)).strip()
-            raise Failure(
-                f"The state of stack {name} cannot be read: {said}", "See what `make preview` says."
-            ) from error
-        export = json.loads(text)
+        export = exported(root, name)
+        if export is None:
+            raise Failure(f"There is no stack {name}.", "make up")
         state = State.of(export)
         project, own = stack.project(root), LABELS[:2]
         labels = [f"--filter=label={label}={value}" for label, value in zip(own, (project, name), strict=True)]
@@ -70,6 +59,7 @@ class Known:
             [*labels, *volumes] if volumes else [],
             _images(export),
             _services(export),
+            _drained(export),
         )
 
     def docker(self, *command: str) -> str:
@@ -86,6 +76,12 @@ def _services(export: Mapping[str, Any]) -> dict[str, str]:
     resources = (export.get("deployment") or {}).get("resources") or []
     made = (found for found in resources if found["type"] == SERVICE and found.get("id") and not found.get("delete"))
     return {str(found["urn"]).rsplit("::", 1)[-1]: str(found["id"]) for found in made}
+
+
+def _drained(export: Mapping[str, Any]) -> list[str]:
+    resources = (export.get("deployment") or {}).get("resources") or []
+    releases = (found.get("outputs") or {} for found in resources if found["type"] == RELEASE)
+    return [str(name) for release in releases for name in release.get("drained") or []]
 
 
 def _images(export: Mapping[str, Any]) -> dict[str, str]:
@@ -189,7 +185,7 @@ def ps(root: Path, name: str, rest: list[str]) -> int:
         rows.append(
             (
                 container.name,
-                container.state,
+                f"{container.state}, drained" if container.name in known.drained else container.state,
                 _ago(container.since),
                 container.health or NOTHING,
                 NOTHING if answered is None else f"{answered:,}",

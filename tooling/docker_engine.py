@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tooling import console, debian, files
 from tooling.console import Exited, Failure, Step, step
@@ -33,10 +35,39 @@ _started: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Host:
-    """Where the user's Docker is. `chosen_by` names the user's own choice; it is empty for the machine's default."""
+    """Where the user's Docker is.
+
+    Attributes:
+        url: as in DOCKER_HOST.
+        chosen_by: the user's own choice, in words; empty for the machine's default.
+        cert_path: the folder with the certificates, as in DOCKER_CERT_PATH, where it is not the environment's.
+    """
 
     url: str
     chosen_by: str = ""
+    cert_path: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Docker's own client needs to reach it, on top of its environment."""
+        tls = {"DOCKER_CERT_PATH": self.cert_path, "DOCKER_TLS_VERIFY": "1"} if self.cert_path else {}
+        return {"DOCKER_HOST": self.url, **tls}
+
+    @property
+    def login(self) -> str:
+        """What ssh takes to get there; empty where ssh is not the way."""
+        url = urlsplit(self.url)
+        if url.scheme != "ssh":
+            return ""
+        return f"{f'-p {url.port} ' if url.port else ''}{f'{url.username}@' if url.username else ''}{url.hostname}"
+
+    @property
+    def by_hand(self) -> str:
+        """The command with which a person sees whether it is reached."""
+        if self.login:
+            return f"ssh {self.login} docker version   (it must ask for nothing)"
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
+        return f"{variables} docker version"
 
 
 @dataclass(frozen=True)
@@ -82,7 +113,7 @@ def answer(where: Host) -> Answer:
         console.run(
             ["docker", "version", "--format", "{{.Server.Version}}"],
             timeout=ANSWER_SECONDS,
-            env={**os.environ, "DOCKER_HOST": where.url},
+            env={**os.environ, **where.environment},
         )
     except Exited as exited:
         return Answer(False, str(exited))
@@ -110,9 +141,14 @@ def _ping(path: str) -> Answer:
     return Answer(status == 200, "" if status == 200 else f"{path} answers with status {status}")
 
 
-def ensure(root: Path) -> Host:
-    """The host of a daemon that answers. Only a machine's own default daemon is ever started, and none ever changed."""
-    where = host()
+def ensure(root: Path, where: Host | None = None) -> Host:
+    """The host of a daemon that answers. Only a machine's own default daemon is ever started, and none ever changed.
+
+    Args:
+        root: the clone.
+        where: the daemon that a stack names; None for the one that Docker's own client would ask.
+    """
+    where = where or host()
     state = answer(where)
     if not state.ok:
         with step("Docker", f"no daemon answers: {state.why}", files.local(root) / "log" / "docker.log") as current:
@@ -127,7 +163,8 @@ def _bring_up(root: Path, where: Host, state: Answer, current: Step) -> None:
     if where.chosen_by:
         raise Failure(
             f"{where.url}, which {where.chosen_by} points to, does not answer: {state.why}",
-            f"See that it runs and can be reached, or choose another ({where.chosen_by}). Nothing was started here.",
+            f"See that it runs and can be reached, or choose another ({where.chosen_by}). Nothing was started here.\n"
+            f"{where.by_hand}",
         )
     if "may not use" in state.why:
         raise Failure(

@@ -22,8 +22,10 @@ class Machine:
     helpers: str = ""
     # Where DOCKER_HOST has to say so because the Pulumi plugin knows no Docker contexts.
     docker_host: str = ""
-    # Official image → what stands in for it on this machine.
-    stand_ins: dict[str, str] = field(default_factory=dict)
+    # Setting → what stands in on the machine's own daemon for the official image; None where nobody has looked yet.
+    stand_ins: dict[str, str] | None = None
+    # The same on daemons that stacks name, by address.
+    elsewhere: dict[str, dict[str, str]] = field(default_factory=dict)
     # Stack → fingerprint of the configuration that was found to be in order.
     stacks: dict[str, str] = field(default_factory=dict)
 

@@ -5,7 +5,8 @@ What the engine leaves behind when it is killed, and what is done about each:
 - plugins and programs that go on without it, a release gate among them, which could still swap: they are ended first;
 - files beside the state that were being written just then, which keep every command from reading it: removed;
 - its lock, and operations whose outcome it does not know: `pulumi cancel`, `pulumi refresh --clear-pending-creates`;
-- containers, networks and volumes that it was just creating, which no `up` and no `refresh` finds again: removed;
+- containers, networks, volumes, and on a swarm services, configs and secrets that it was just creating, which no `up`
+  and no `refresh` finds again: removed;
 - half a release: `pulumi up`;
 - sockets and configurations of replicas that are gone, and a probe in NGINX: swept.
 
@@ -33,7 +34,18 @@ from tooling.console import Exited, Failure, say, step
 
 CONTAINER = "docker:index/container:Container"
 VOLUME = "docker:index/volume:Volume"
-KINDS = {CONTAINER: "container", "docker:index/network:Network": "network", VOLUME: "volume"}
+# In the order in which they can be removed: each may use what comes after it.
+KINDS = {
+    "docker:index/service:Service": "service",
+    CONTAINER: "container",
+    "docker:index/network:Network": "network",
+    VOLUME: "volume",
+    "docker:index/serviceConfig:ServiceConfig": "config",
+    "docker:index/secret:Secret": "secret",
+}
+ORDER = [*KINDS.values()]
+# What `docker KIND inspect` calls their ids, where it is not Id; volumes have no id but their name.
+ID_FIELDS = {"volume": "Name", "service": "ID", "config": "ID", "secret": "ID"}
 PROVIDER = "pulumi:providers:docker"
 LABELS = ("uwsgi-nginx.project", "uwsgi-nginx.stack", "uwsgi-nginx.role")
 SOCKET_VARIABLE = "REPLICA_SOCKET="  # as in infra/layout.py
@@ -108,7 +120,7 @@ class State:
 
 @dataclass(frozen=True)
 class Found:
-    """A container, network or volume on the daemon."""
+    """A container, network or whatever else of KINDS on the daemon."""
 
     kind: str
     id: str
@@ -154,9 +166,10 @@ class Recovery:
         self._refresh(before)
         now = self._state()
         lost = orphans(there, now, before, stack.project(self.root), self.name)
-        # A replica that listens where one of the state's does may have taken its place: it goes last.
+        # A replica that listens where one of the state's does may have taken its place: it goes last. So do those that
+        # may serve alone, because the state, one of an old backup, has none any more.
         in_use = {found.socket for found in there if found.id in now.known} - {""}
-        late = [found for found in lost if found.socket in in_use]
+        late = [found for found in lost if found.socket and (found.socket in in_use or not in_use)]
         self._remove([found for found in lost if found not in late])
         code = up()
         if code:
@@ -214,7 +227,7 @@ class Recovery:
         ids = self._docker("ps", "--all", "--quiet", "--no-trunc", *filters).split()
         # One that was just being created has its name, and perhaps no labels of ours.
         ids += [self._id(name, "container") for name, kind in state.pending.items() if kind == "container"]
-        found = [_container(self._inspect(identity)) for identity in sorted(set(ids) - {""})]
+        found = [as_found(self._inspect(identity)) for identity in sorted(set(ids) - {""})]
         for name, kind in state.pending.items():
             identity = self._id(name, kind) if kind != "container" else ""
             if identity:
@@ -226,18 +239,15 @@ class Recovery:
 
     def _id(self, name: str, kind: str) -> str:
         """The id of what has that name; empty where nothing has."""
-        shape = "{{.Name}}" if kind == "volume" else "{{.Id}}"
-        command = ["docker", kind, "inspect", "--format", shape, name]
+        command = ["docker", kind, "inspect", "--format", f"{{{{.{ID_FIELDS.get(kind, 'Id')}}}}}", name]
         with contextlib.suppress(Exited):
             return console.run(command, timeout=DOCKER_SECONDS, env=self._environment).strip()
         return ""
 
     def _remove(self, lost: Sequence[Found]) -> None:
         for found in lost:
-            force = ["--force", "--volumes"] if found.kind == "container" else []
-            # Without force Docker itself refuses to remove a network or a volume that something uses.
             try:
-                self._docker(found.kind, "rm", *force, found.id)
+                remove(self._docker, found, patient=any(other.kind == "service" for other in lost))
             except Failure as failure:
                 if found.kind == "container" and self._id(found.id, "container"):
                     raise
@@ -250,7 +260,7 @@ class Recovery:
         if not late:
             return
         state = self._state()
-        declared = [_container(self._inspect(identity)) for identity in state.names.values()]
+        declared = [as_found(self._inspect(identity)) for identity in state.names.values()]
         by_socket = {found.socket: found for found in declared if found.socket}
         nginx = next((found for found in declared if found.labels.get(LABELS[2]) == "nginx"), None)
         for found in late:
@@ -307,21 +317,37 @@ def orphans(there: Sequence[Found], now: State, before: State, project: str, nam
             lost.append(found)
         elif is_labelled:
             say(f"left: the container {found.name}, of a stack of the same name that is kept elsewhere")
-    # Containers first: they use what else there is.
-    return sorted(lost, key=lambda found: found.kind != "container")
+    return sorted(lost, key=lambda found: ORDER.index(found.kind))
+
+
+def remove(docker: Callable[..., str], found: Found, *, patient: bool) -> None:
+    """Removes it; `patient`: a service went just before, whose tasks hold on to what they use until they have ended."""
+    force = ["--force", "--volumes"] if found.kind == "container" else []
+    deadline = time.monotonic() + (DRAIN_SECONDS if patient else 0)
+    while True:
+        try:
+            # Without force Docker itself refuses to remove a network or a volume that something uses.
+            docker(found.kind, "rm", *force, found.id)
+        except Failure:
+            if found.kind == "container" or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 def check_that_nobody_updates(said: str, name: str) -> None:
     """Fails if the lock's holder is a process of this machine that still runs."""
     for host, pid in _HOLDER.findall(said):
-        if host == socket.gethostname() and _is_pulumi(int(pid)):
+        if host == socket.gethostname() and is_pulumi(int(pid)):
             raise Failure(
                 f"An update of stack {name} runs right now (process {pid}). Nothing was changed.",
                 f"Wait until it ends, or stop it with Ctrl-C where it runs (kill -INT {pid}); then run this again.",
             )
 
 
-def _is_pulumi(pid: int) -> bool:
+def is_pulumi(pid: int) -> bool:
+    """Whether that process of this machine still runs, and is one."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -337,7 +363,8 @@ def _cannot_refresh(exited: Exited) -> Failure:
     return Failure(f"The state could not be refreshed: {exited}", "Mend what it names, then run `make recover` again.")
 
 
-def _container(inspected: Mapping[str, Any]) -> Found:
+def as_found(inspected: Mapping[str, Any]) -> Found:
+    """A container, as `docker inspect` describes it."""
     variables = inspected["Config"].get("Env") or []
     return Found(
         kind="container",

@@ -1,4 +1,4 @@
-"""Writes what repeats the settings model: the configuration in Pulumi.yaml and the reference in README.md.
+"""Writes what repeats the settings model: the configuration in Pulumi.yaml and docs/configuration.md.
 
 `make reference` runs it; a test compares both with the model, so that neither can drift.
 """
@@ -19,7 +19,7 @@ from infra.site import Site
 
 ROOT = Path(__file__).resolve().parent.parent
 PULUMI = "Pulumi.yaml"
-README = "README.md"
+PAGE = "docs/configuration.md"
 BEGIN = "<!-- The settings, written by `make reference`. -->"
 END = "<!-- End of the settings. -->"
 HEAD = "# Every setting of a stack. infra/settings.py holds the same keys with all that is accepted; `make reference`"
@@ -59,8 +59,8 @@ def pulumi_yaml(text: str) -> str:
     return head + "\n".join(lines) + "\n"
 
 
-def readme(text: str) -> str:
-    """README.md with its reference written anew."""
+def page(text: str) -> str:
+    """docs/configuration.md with its table written anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return "\n".join([before + BEGIN, "", *_table(), "", END]) + after
@@ -104,7 +104,7 @@ def _default(field: FieldInfo) -> Any:
 
 def main() -> None:
     """Writes both files."""
-    for name, write in {PULUMI: pulumi_yaml, README: readme}.items():
+    for name, write in {PULUMI: pulumi_yaml, PAGE: page}.items():
         file = ROOT / name
         file.write_text(write(file.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -42,6 +42,8 @@ def is_local(root: Path) -> bool:
 
 def environment(root: Path, stack: str = DEV) -> dict[str, str]:
     """What plain `pulumi` needs in its environment here, on top of the caller's own. Cheap: a record is read."""
+    from tooling import configuration
+
     known = machine.load(root)
     own = pulumi_cli.own_environment(root)
     front, back = path_folders(root)
@@ -49,7 +51,12 @@ def environment(root: Path, stack: str = DEV) -> dict[str, str]:
     env = {"PATH": path, "PULUMI_SKIP_UPDATE_CHECK": "true"}
     if known.pulumi_home:
         env["PULUMI_HOME"] = known.pulumi_home
-    if known.docker_host:
+    daemon = configuration.own_daemon(root, stack)
+    if daemon:
+        env |= daemon.environment
+        if own.get("DOCKER_CONTEXT"):
+            env["DOCKER_CONTEXT"] = ""  # else the plugin would follow it, and the rest docker:host
+    elif known.docker_host:
         env["DOCKER_HOST"] = known.docker_host
     if backend(root):
         env["PULUMI_BACKEND_URL"] = backend(root)

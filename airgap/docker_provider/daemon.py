@@ -6,10 +6,11 @@ The Docker SDK takes as long to import as everything else together, and an updat
 
 import base64
 import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -95,7 +96,10 @@ def unreachable(host: str, reason: str) -> str:
     """What to tell the user about a daemon that does not answer."""
     url = urlsplit(host)
     if url.scheme == "ssh":
-        advice = f"Check that `ssh {url.netloc} docker version` works without a password."
+        port = f" -p {url.port}" if url.port else ""
+        advice = f"Check that `ssh{port} {url.netloc.partition(':')[0]} docker version` works without a password."
+    elif re.search("cert|ssl|alert", reason, re.IGNORECASE):
+        advice = "Check the certificates in docker:certPath: the daemon's is checked, and so is yours."
     elif "ermission" in reason:
         advice = "This user may not use the daemon's socket: join the docker group, or run as root."
     else:
@@ -120,25 +124,14 @@ class Daemon:
             return self._api
 
     def _connect(self) -> Any:
-        import docker
-        from docker.errors import DockerException
+        from docker import APIClient
 
-        host, certificates = self.connection.host, self.connection.cert_path
+        from infra import docker_host
+
+        host = self.connection.host
         try:
-            tls = certificates and docker.tls.TLSConfig(
-                client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
-                ca_cert=str(certificates / "ca.pem"),
-                verify=True,
-            )
-            return docker.APIClient(
-                base_url=host,
-                version="auto",
-                timeout=CALL_TIMEOUT,
-                tls=tls or False,
-                use_ssh_client=host.startswith("ssh:"),
-                max_pool_size=CONNECTIONS,
-            )
-        except DockerException as error:
+            return docker_host.client(APIClient, host, self.connection.cert_path, CALL_TIMEOUT, CONNECTIONS)
+        except docker_host.DAEMON_ERRORS as error:
             raise UserError(unreachable(host, in_words(error))) from error
 
     def close(self) -> None:
@@ -247,17 +240,6 @@ class Daemon:
 
 def in_words(error: BaseException) -> str:
     """The error without class names, addresses of objects and HTTP, as far as it can be said."""
-    explanation = getattr(error, "explanation", None)
-    if isinstance(explanation, bytes):
-        explanation = explanation.decode(errors="replace")
-    if explanation:
-        return str(explanation)
-    roots = [cause for cause in _causes(error) if isinstance(cause, OSError)]
-    root = roots[-1] if roots else error
-    return getattr(root, "strerror", None) or str(root) or type(root).__name__
+    from infra import docker_host
 
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    return docker_host.in_words(error)

@@ -111,7 +111,7 @@ class LoadBalancer(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[replicas.service]),
         )
         self.image = image.digest
-        self.url = load_balancer.site_url(settings, settings.manager)
+        self.url = load_balancer.site_url(settings, settings.docker_address)
         self.outputs = {"url": self.url, "nginx": self.service.name}
         self.register_outputs({"url": self.url})
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, ReadResult, Resource, UpdateResult
 
-from infra.dynamic import DaemonProvider
+from infra.dynamic import DaemonProvider, with_previous_image
 from infra.refusal import Refused
 from infra.swarm import services
 
@@ -30,14 +30,14 @@ class RolloutProvider(DaemonProvider):
     """Waits for a rollout."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        return CreateResult(id_="rollout", outs=self._wait(props))
+        return CreateResult(id_="rollout", outs=self._wait({}, props))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         changes = any(_olds.get(key) != _news.get(key) for key in ("service", "content", "release"))
         return DiffResult(changes=changes, replaces=[])
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        return UpdateResult(outs=self._wait(_news))
+        return UpdateResult(outs=self._wait(_olds, _news))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
         """What `pulumi refresh` finds: what somebody has changed by hand is put right, and that is a rollout again."""
@@ -50,7 +50,7 @@ class RolloutProvider(DaemonProvider):
             now = props["specification"]
         return ReadResult(id_=id_, outs=props if now == props["specification"] else {**props, "content": ""})
 
-    def _wait(self, props: dict[str, Any]) -> dict[str, Any]:
+    def _wait(self, olds: dict[str, Any], props: dict[str, Any]) -> dict[str, Any]:
         from infra.swarm import reach
         from infra.swarm.rollout import Watch
 
@@ -59,7 +59,8 @@ class RolloutProvider(DaemonProvider):
         specification = watch.until_live(_rollout(props))
         if props.get("ask"):
             reach.ask(client, reach.Site(**{**props["ask"], "port": int(props["ask"]["port"])}))
-        return {**props, "specification": specification}
+        outputs = {**props, "specification": specification}
+        return with_previous_image(olds, outputs) if "image" in props else outputs
 
 
 def _rollout(props: dict[str, Any]) -> Rollout:
@@ -119,7 +120,13 @@ class Release(Resource, name="SwarmRelease"):
         settings: of the stack.
         replicas: those that share the traffic.
         load_balancer: what they are reached through.
+
+    Attributes:
+        previous: the image of the release before it; None or empty where there is none.
+        outputs: what the stack exports of it.
     """
+
+    previous: pulumi.Output[str | None]
 
     def __init__(
         self,
@@ -136,6 +143,8 @@ class Release(Resource, name="SwarmRelease"):
             "service": load_balancer.service.id,
             "content": load_balancer.content,
             "release": replicas.release,
+            "image": replicas.image,
+            "previous": None,  # an output
             "replicas": 0,
             "nodes": settings.swarm.nginx_nodes,
             "platform": settings.platform,
@@ -154,3 +163,4 @@ class Release(Resource, name="SwarmRelease"):
             pulumi.ResourceOptions(depends_on=[load_balancer.service, replicas.service]), opts
         )
         super().__init__(RolloutProvider(), name, inputs, opts)
+        self.outputs = {"previousImage": self.previous.apply(lambda image: image or "")}

@@ -45,7 +45,7 @@ while :; do sleep 1 & wait; done
 
 
 class OwnDaemon:
-    """A dockerd with `size` bytes (as `mount` writes them) to keep its data in.
+    """A dockerd with `size` bytes (as `mount` writes them) to keep its data in, and more `flags` if it takes any.
 
     Attributes:
         host: its address, as in DOCKER_HOST.
@@ -53,7 +53,7 @@ class OwnDaemon:
         cgroup: the name of its control group, which its containers are in.
     """
 
-    def __init__(self, folder: Path, size: str) -> None:
+    def __init__(self, folder: Path, size: str, *flags: str) -> None:
         missing = [tool for tool in TOOLS if not shutil.which(tool, path=PATH)]
         if os.geteuid() != 0 or missing:
             pytest.skip(f"a daemon of the test's own takes root and {', '.join(missing or TOOLS)} on this machine")
@@ -65,10 +65,11 @@ class OwnDaemon:
         self._settings.write_text("{}")
         self.cgroup = f"uwsgi-nginx-{secrets.token_hex(4)}"
         self._daemon: subprocess.Popen[bytes] | None = None
-        flags = ["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+        self._flags = flags
+        apart = ["--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
         self._namespace = subprocess.Popen(
             # Should the tests themselves be killed, this goes with them, and everything in it.
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *flags, "sh", "-c", INIT, "init", str(self._data), size],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *apart, "sh", "-c", INIT, "init", str(self._data), size],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**os.environ, "PATH": PATH},
@@ -76,16 +77,15 @@ class OwnDaemon:
         assert self._namespace.stdout
         with self._namespace.stdout as said:
             assert said.readline() == b"ready\n", "the namespaces could not be made"
-        self._init = _child(self._namespace.pid)
+        self._init = child_of(self._namespace.pid)
 
     def start(self) -> None:
         """Starts it, and returns when it answers."""
-        inside = ["nsenter", "--target", str(self._init), "--net", "--mount", "--pid", "--ipc", "--uts"]
         command = ["dockerd", "--host", self.host, "--data-root", str(self._data), "--config-file", str(self._settings)]
         groups = ["--cgroup-parent", f"/{self.cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"]
         with self.log.open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*inside, *command, *groups],
+                [*self.inside, *command, *groups, *self._flags],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -111,6 +111,11 @@ class OwnDaemon:
         self._run("kill -KILL -1; umount --recursive --lazy /run; mount -t tmpfs -o mode=755 tmpfs /run")
         self._daemon.wait(STOP_TIMEOUT)
         self._daemon = None
+
+    @property
+    def inside(self) -> list[str]:
+        """What goes before a command that is to run on its machine, so to speak."""
+        return ["nsenter", "--target", str(self._init), "--net", "--mount", "--pid", "--ipc", "--uts"]
 
     @property
     def is_on(self) -> bool:
@@ -159,7 +164,7 @@ class OwnDaemon:
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._daemon
-        os.kill(_child(self._daemon.pid), number)
+        os.kill(child_of(self._daemon.pid), number)
         self._daemon.wait(STOP_TIMEOUT)
         self._daemon = None
 
@@ -205,7 +210,7 @@ def bring_images(stack: Stack, daemon: OwnDaemon) -> None:
     recipe.unlink()
 
 
-def _child(process: int) -> int:
+def child_of(process: int) -> int:
     """The one child of a process, which `unshare` and `nsenter` have."""
     children = Path(f"/proc/{process}/task/{process}/children")
     return int(eventually(children.read_text, 10, f"process {process} has a child").split()[0])

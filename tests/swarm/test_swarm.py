@@ -3,6 +3,7 @@
 The tests of this module build on each other's state, as those of tests/live do.
 """
 
+import shutil
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 
 from tests.live.figures import Record
 from tests.live.load import Load
-from tests.live.stack import Stack, eventually
+from tests.live.stack import ROOT, Stack, eventually
+from tests.live.test_operations import make
 from tests.live.test_releases import release
 from tests.swarm.cluster import HEAL_TIMEOUT, Cluster
 
@@ -134,15 +136,25 @@ def test_a_release_that_is_not_well_gets_no_request(stack: Stack, cluster: Clust
     assert answers(stack, cluster, ANOTHER).split()[0] == "three"
 
 
-def test_an_image_of_before_is_gone_back_to(stack: Stack, cluster: Cluster) -> None:
-    image = stack.outputs()["image"]
+def test_an_image_of_before_is_gone_back_to(stack: Stack, cluster: Cluster, record: Record) -> None:
+    """`make rollback` on a swarm, and again to the newer image."""
+    first = answers(stack, cluster, THIRD).split()[0]
+    images = {first: stack.outputs()["image"]}
     release(stack, "four")
     stack.up()
+    images["four"] = stack.outputs()["image"]
     assert answers(stack, cluster, THIRD).split()[0] == "four"
-    stack.configure(appImage=image)
-    stack.up()
-    assert answers(stack, cluster, THIRD).split()[0] == "three"
-    assert stack.outputs()["image"] == image
+    (stack.folder / ".local").mkdir()
+    shutil.copy2(ROOT / ".local" / "machine.json", stack.folder / ".local")
+    with load_on(cluster, stack, ANOTHER) as load:
+        for name in (first, "four"):
+            assert stack.outputs()["previousImage"] == images[name]
+            result = make(stack, "rollback")
+            assert result.code == 0, result.output
+            assert answers(stack, cluster, THIRD).split()[0] == name
+            assert stack.outputs()["image"] == images[name]
+    record("swarm: make rollback, twice", load)
+    load.assert_nothing_was_dropped()
     stack.configure(appImage="")
     stack.up()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from tests.tooling.conftest import Bench, Daemon
 from tooling import base_images, docker_engine, machine
 from tooling.base_images import StandIns
 from tooling.console import Failure
+from tooling.docker_engine import Host
 from tooling.machine import Machine
 
 UNREACHABLE = 'test "$1" = pull && { echo "lookup registry: no such host"; exit 1; }; exit 0'
@@ -24,7 +25,7 @@ def built(bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> list
     bench.fake_venv()
     asked: list[str] = []
 
-    def ensure(root: Path, kinds: Sequence[str]) -> None:
+    def ensure(root: Path, kinds: Sequence[str], docker: Mapping[str, str]) -> None:
         asked.extend(kinds)
 
     monkeypatch.setattr(build_images, "ensure", ensure)
@@ -116,6 +117,20 @@ def test_tests_read_the_settings_of_this_machine_from_the_record(bench: Bench) -
     machine.save(bench.root, Machine(stand_ins=BOTH))
     assert base_images.settings(bench.root) == BOTH
     assert bench.calls == []
+
+
+def test_on_another_daemon_images_are_looked_for_pulled_and_built_there(
+    bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fake_venv()
+    daemon.images |= {"python:3.13-slim", "nginx:1.31"}  # of the machine's own, which do not count
+    led: list[str] = []
+    monkeypatch.setattr(build_images, "ensure", lambda _root, _kinds, docker: led.append(docker["DOCKER_HOST"]))
+    bench.fake("docker", 'test "$DOCKER_HOST" = ssh://lab || exec touch "$0.astray"; exit 1')
+    found = base_images.ensure(bench.root, "dev", Host("ssh://lab", "docker:host"))
+    assert (found.machine, led) == (BOTH, ["ssh://lab"])
+    assert bench.called("docker pull") == ["docker pull python:3.13-slim", "docker pull nginx:1.31"]
+    assert not (bench.bin / "docker.astray").exists()
 
 
 def test_the_daemon_is_asked_whether_stand_ins_are_still_there(bench: Bench, daemon: Daemon) -> None:

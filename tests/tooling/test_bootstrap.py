@@ -26,21 +26,21 @@ def ready(bench: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Benc
     bench.fake_venv()
     files.write(bench.root / ".venv" / venv._STAMP, venv.fingerprint(bench.root))
     engine = bench.fake("pulumi", folder=bench.root / ".local/bin")
+    # Before there are two tracks: what one of them was writing could not be started ("text file busy").
+    for name in ("pulumi-step", "images-step", "docker"):
+        bench.fake(name)
 
     def pulumi(root: Path) -> Cli:
-        bench.fake("pulumi-step")
         console.run(["pulumi-step"], timeout=5)
         return Cli(str(engine.parent), "airgap", str(root / ".local/pulumi-home"))
 
     def images(root: Path, name: str, where: Host) -> StandIns:
-        bench.fake("images-step")
         console.run(["images-step"], timeout=5)
         daemon.images |= set(STAND_INS.values())
         return StandIns(STAND_INS, STAND_INS)
 
     monkeypatch.setattr(pulumi_cli, "ensure", pulumi)
     monkeypatch.setattr(base_images, "ensure", images)
-    bench.fake("docker")
     bootstrap.ensure(bench.root, "dev")
     # What `pulumi stack select --create` leaves.
     bench.write(".local/state/.pulumi/stacks/uwsgi-nginx/dev.json", "{}")
@@ -108,6 +108,41 @@ def test_a_stack_that_was_removed_is_created_again(ready: Bench) -> None:
     assert ready.called("pulumi --non-interactive stack select --create dev")
 
 
+def on_another_daemon(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "mine")
+    ready.write("Pulumi.lab.yaml", "config:\n  docker:host: ssh://lab\n")
+    ready.fake("docker", 'test "$DOCKER_HOST" = ssh://lab')
+    bootstrap.ensure(ready.root, "lab")
+
+
+def test_a_stack_on_another_daemon_has_its_images_there(ready: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Host] = []
+
+    def images(_root: Path, _name: str, where: Host) -> StandIns:
+        asked.append(where)
+        return StandIns({"nginxImage": "airgap/nginx:there"}, {})
+
+    monkeypatch.setattr(base_images, "ensure", images)
+    on_another_daemon(ready, monkeypatch)
+    assert [where.url for where in asked] == ["ssh://lab"]
+    known = machine.load(ready.root)
+    assert (known.stand_ins, known.elsewhere) == (STAND_INS, {"ssh://lab": {"nginxImage": "airgap/nginx:there"}})
+    assert known.docker_host == ""
+    ready.write(".local/state/.pulumi/stacks/uwsgi-nginx/lab.json", "{}")
+    assert bootstrap._is_ready(ready.root, "lab")
+    assert ready.called("docker image inspect airgap/nginx:there")
+
+
+def test_a_stack_on_another_daemon_needs_none_on_the_machine(
+    ready: Bench, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ready.root / ".local/machine.json").unlink()
+    daemon.stop()
+    on_another_daemon(ready, monkeypatch)
+    assert not bootstrap._is_ready(ready.root, None), "nobody has looked for the machine's own"
+    assert machine.load(ready.root).stand_ins is None
+
+
 def test_a_damaged_record_is_no_record(ready: Bench) -> None:
     ready.write(".local/machine.json", '{"pulumi": ')
     assert not bootstrap._is_ready(ready.root, "dev")
@@ -122,7 +157,7 @@ def test_a_failure_is_not_kept_waiting_for_the_other_track(ready: Bench, monkeyp
         console.run(["sleep", "60"], timeout=60)
         return Cli("", "")
 
-    def broken(root: Path) -> Host:
+    def broken(root: Path, own: Host | None) -> Host:
         time.sleep(0.3)
         raise Failure("Docker does not start.")
 

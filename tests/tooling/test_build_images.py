@@ -74,7 +74,7 @@ def recipes(bench: Bench) -> Bench:
 def test_an_image_of_the_same_recipe_is_not_built_again(recipes: Bench) -> None:
     label = build_images.fingerprint(recipes.root, "nginx")
     recipes.fake("docker", f"echo {label}")
-    build_images.ensure(recipes.root, ["nginx"])
+    build_images.ensure(recipes.root, ["nginx"], {})
     assert len(recipes.calls) == 1
     assert recipes.calls[0].startswith("docker image inspect")
 
@@ -91,7 +91,7 @@ def test_who_is_not_root_learns_how_to_bring_images_along(recipes: Bench, monkey
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     recipes.fake("docker")
     with pytest.raises(Failure, match="only root") as failure:
-        build_images.ensure(recipes.root, ["nginx"])
+        build_images.ensure(recipes.root, ["nginx"], {})
     assert "docker load" in failure.value.todo
     assert not (recipes.root / ".local/tmp").exists()
 

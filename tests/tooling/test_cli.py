@@ -16,9 +16,10 @@ from tooling.machine import Machine
 
 REPOSITORY = Path(__file__).parent.parent.parent
 TARGETS = {
-    *("up", "preview", "review", "comment", "drift", "refresh", "destroy", "recover"),
+    *("up", "preview", "review", "comment", "drift", "doctor", "refresh", "destroy", "recover"),
     *("test", "test-swarm", "reliability", "bench"),
-    *("unit", "lint", "format", "reference", "ps", "logs", "certificate", "url", "env", "clean"),
+    *("unit", "lint", "format", "reference", "diagram", "ps", "logs", "certificate", "url", "env", "clean"),
+    *("shell", "secret", "drain", "resume", "rollback", "backup", "restore", "orphans", "adopt", "upgrade", "rename"),
 }
 
 

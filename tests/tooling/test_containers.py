@@ -43,6 +43,11 @@ STATE = {
                 "urn": "x::app-image",
                 "outputs": {"imageName": "uwsgi-nginx/app:1234", "repoDigest": "sha256:aaaa"},
             },
+            {
+                "type": "pulumi-python:dynamic:Release",
+                "urn": "x::release",
+                "outputs": {"drained": ["uwsgi-2"]},
+            },
             {"type": "pulumi:providers:docker", "urn": "x::default", "inputs": {"host": "tcp://lab:2376"}},
         ]
     }
@@ -168,7 +173,7 @@ def test_ps_shows_state_health_requests_and_image(docker: Docker, printed: Calla
         ["uwsgi-1", "exited (137)", "0 s", "-", "-", "0a1b2c3d", "uwsgi-nginx/app:1234", "uwsgi-nginx-dev-uwsgi-1"],
         [
             "uwsgi-2",
-            "running",
+            "running, drained",
             "5 min",
             "healthy",
             "1,234",

@@ -105,6 +105,14 @@ def test_nothing_is_started_for_a_context_of_the_users_choice(tempting: Bench) -
     assert {call.split()[0] for call in tempting.calls} == {"docker"}
 
 
+def test_nothing_is_started_for_a_daemon_that_the_stack_names(tempting: Bench) -> None:
+    tempting.fake("docker", "exit 1")
+    with pytest.raises(Failure, match=r"ssh://me@lab, which docker:host points to, does not answer") as failure:
+        docker_engine.ensure(tempting.root, docker_engine.Host("ssh://me@lab", "docker:host"))
+    assert "ssh me@lab docker version" in failure.value.todo
+    assert {call.split()[0] for call in tempting.calls} == {"docker"}
+
+
 def test_docker_host_goes_before_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = docker_engine.host({"DOCKER_HOST": "tcp://a:1", "DOCKER_CONTEXT": "b"})
     assert (chosen.url, chosen.chosen_by) == ("tcp://a:1", "DOCKER_HOST")

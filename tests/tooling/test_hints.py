@@ -12,6 +12,7 @@ import pytest
 
 from tests.tooling.conftest import Bench
 from tooling import hints
+from tooling.docker_engine import Host
 
 OUTPUTS = Path(__file__).parent / "outputs"
 
@@ -29,6 +30,17 @@ RECORDED = {
     "wrong-passphrase": ("not the one that Pulumi.prod.yaml was made with", "export PULUMI_CONFIG_PASSPHRASE"),
     "no-passphrase": ("secrets of stack prod need", "export PULUMI_CONFIG_PASSPHRASE"),
     "locked": ("make recover STACK=prod", "pulumi cancel --yes --stack prod"),
+    "no-swarm": ("no manager of a swarm", "docker swarm init", "docker:host ssh://MANAGER --stack prod"),
+    "swarm-worker": ("no manager of a swarm", "docker node promote NODE"),
+    "swarm-rollback": ("What ran before them goes on serving", "make ps STACK=prod"),
+    "swarm-no-convergence": ("Not all tasks of a service came to run", "make logs STACK=prod"),
+    "port-taken-on-a-node": ("Port 38245 is taken on node-2. Free it", "pulumi config set port "),
+    "registry-no-login": ("--secret --path 'docker:registryAuth[0].address'", "docker login"),
+    "registry-wrong-login": ("--secret --path 'docker:registryAuth[0].address'", "docker login"),
+    "registry-without-tls": ('"insecure-registries": ["10.89.0.1:5002"]', "certs.d/10.89.0.1:5002/ca.crt"),
+    "network-in-use": (
+        "docker network inspect --format '{{json .Containers}}' uwsgi-nginx-test-75e28d37-network-720ce6e",
+    ),
     "pending-operations": ("An update before this one was cut off", "make recover STACK=prod"),
 }
 
@@ -69,7 +81,15 @@ ELSEWHERE = {
     '/tmp/requirements.txt" did not complete successfully: exit code: 1': "/bin/sh -c pip install -r /tmp/require",
     '  docker:index:Image (nginx-image):\n    error: process "/bin/sh -c nginx -v" did not complete successfully: '
     "exit code: 127": "--build-arg NGINX_IMAGE=",
-    # The official plugin
+    # Docker 20 to 29
+    "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are "
+    "online. Make sure more than half of the managers are online.": "Half of the swarm's managers",
+    "error: failed to solve: failed to push r.example/app:1: unexpected status: 401 Unauthorized": "registryAuth",
+    # The official plugin, whose pushes fail in these words; Docker's registry in others
+    "error pushing image: denied: requested access to the resource is denied": "registryAuth",
+    "unauthorized: incorrect username or password": "registryAuth",
+    'Get "https://10.0.0.5:5000/v2/": x509: certificate signed by unknown authority': "certs.d/10.0.0.5:5000/ca.crt",
+    "Error response from daemon: network demo has active endpoints": "disconnect --force demo NAME",
     "Docker native provider returned an unexpected error from Configure: failed to connect to any docker daemon": "run",
     # Pulumi Cloud, and older engines
     "error: [409] Conflict: Another update is currently in progress.": "make recover",
@@ -80,8 +100,15 @@ ELSEWHERE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def somebody(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Has every port, unless the test looks for who it is."""
+    if "bench" not in request.fixturenames:
+        monkeypatch.setattr(hints, "holder", lambda port, where: "somebody")
+
+
 def advice(output: str) -> str:
-    return hints.advice(output, "prod", holder=lambda port: "somebody")
+    return hints.advice(output, "prod")
 
 
 @pytest.mark.parametrize("name", RECORDED)
@@ -151,6 +178,27 @@ def test_a_container_that_holds_the_port_is_named(bench: Bench) -> None:
     bench.fake("docker", 'case "$*" in *publish=8080*) echo shop-nginx;; esac')
     told = hints.advice("Bind for 127.0.0.1:8080 failed: port is already allocated", "dev")
     assert "Port 8080 is taken by the container shop-nginx." in told
+
+
+def test_a_daemon_on_another_machine_is_asked_and_the_processes_of_this_one_are_not_named(bench: Bench) -> None:
+    bench.fake("docker", '[ "$DOCKER_HOST" != ssh://elsewhere ] || case "$*" in *publish=8080*) echo theirs;; esac')
+    told = hints.advice("Bind for 127.0.0.1:8080 failed: port is already allocated", "dev", Host("ssh://elsewhere"))
+    assert "Port 8080 is taken by the container theirs." in told
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = hints.advice(f"listen tcp4 0.0.0.0:{port}: bind: address already in use", "dev", Host("ssh://elsewhere"))
+    assert f"Port {port} is taken. Free it" in told
+
+
+def test_a_daemon_is_tried_by_hand_as_it_is_reached() -> None:
+    told = hints.advice("error during connect: tls: bad certificate", "dev", Host("tcp://lab:2376", "", "/certs"))
+    assert "DOCKER_HOST=tcp://lab:2376 DOCKER_CERT_PATH=/certs DOCKER_TLS_VERIFY=1 docker version" in told
+
+
+def test_of_a_port_on_a_node_of_a_swarm_this_machine_knows_nothing(bench: Bench) -> None:
+    bench.fake("docker", "echo another")
+    told = hints.advice((OUTPUTS / "port-taken-on-a-node.txt").read_text(encoding="utf-8"), "dev")
+    assert "Port 38245 is taken on node-2." in told
 
 
 def test_nobody_is_named_when_nobody_can_be_found(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""The registry for the swarm's tests: installed once, and not left running as a service."""
+"""What tests start beside Docker: installed once, and not left running as a service."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from tooling import docker_engine, registry
 from tooling.console import Failure
 
 
-def test_the_one_that_is_there_is_taken(bench: Bench) -> None:
+def test_the_one_that_is_there_is_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     bench.fake("docker-registry")
+    bench.fake("sshd", folder=tmp_path / "sbin")
+    monkeypatch.setattr(docker_engine, "SYSTEM_FOLDERS", str(tmp_path / "sbin"))
     bench.fake("apt-get")
     registry.ensure(bench.root)
+    registry.ensure_sshd(bench.root)
     assert bench.calls == []
 
 
@@ -27,6 +30,9 @@ def test_it_is_installed_and_its_service_stopped(bench: Bench, tmp_path: Path, m
     registry.ensure(bench.root)
     assert bench.calls[-2].endswith(" install docker-registry")
     assert bench.calls[-1] == "systemctl disable --now docker-registry"
+    registry.ensure_sshd(bench.root)
+    assert bench.calls[-2].endswith(" install openssh-server")
+    assert bench.calls[-1] == "systemctl disable --now ssh"
 
 
 def test_who_is_not_root_learns_what_to_install(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

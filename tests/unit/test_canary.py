@@ -93,6 +93,14 @@ def test_every_location_asks_the_group_that_the_share_or_the_header_chooses(shar
     assert len(found.all("split_clients")) == (1 if share in (1, 50) else 0)
 
 
+def test_who_is_drained_stands_in_for_nobody(tmp_path: Path) -> None:
+    of = Site.model_validate({"balancing": {"drain": ["uwsgi-1"]}, "canary": {"share": 20}})
+    assert http(tmp_path, of).block("upstream", "canary").all("server")[1:] == [
+        [f"unix:{REPLICAS[0].socket}", "max_fails=0", "backup", "down"],
+        [f"unix:{REPLICAS[1].socket}", "max_fails=0", "backup"],
+    ]
+
+
 def test_the_share_can_be_one_of_clients(tmp_path: Path) -> None:
     found = http(tmp_path, site(assign="client"))
     assert found.all("split_clients") == [["$remote_addr $http_user_agent", "$group_by_share"]]

@@ -50,6 +50,7 @@ def rollout(
     health_timeout: float = 3,
     drain_timeout: int = 2,
     secrets: dict[str, str] | None = None,
+    drained: tuple[str, ...] = (),
 ) -> Rollout:
     replicas = [
         Replica(f"uwsgi-{number}", f"id-of-uwsgi-{number}", f"/run/uwsgi/uwsgi-{number}-{release}.sock")
@@ -71,6 +72,7 @@ def rollout(
         health_path="/health",
         health_timeout=health_timeout,
         drain_timeout=drain_timeout,
+        drained=drained,
     )
 
 
@@ -118,6 +120,20 @@ def test_a_good_release_passes_step_by_step(machine: FakeMachine) -> None:
     ]
     assert machine.current == new
     assert not machine.probe_runs
+
+
+def test_a_replica_that_is_drained_may_be_as_sick_as_it_likes(machine: FakeMachine) -> None:
+    machine.replicas["uwsgi-2"].answer = lambda: (502, "")
+    machine.replicas["uwsgi-2"].status = "exited"
+    told: list[str] = []
+    Gate(machine.client(), told.append).let_pass(rollout(drained=("uwsgi-2",)))
+    assert [event for event in machine.events if event.startswith("asked")] == [
+        "asked uwsgi-1 /health: 200",
+        "asked client /health: 200",
+    ]
+    assert "uwsgi-2 is drained: nobody asks whether it is healthy" in told
+    assert (machine.sockets / "members").read_text() == "uwsgi-1-new.sock\n"
+    assert (machine.sockets / "uwsgi-2-new.sock").exists(), "it is wanted again"
 
 
 def test_what_is_put_is_what_was_rendered_and_belongs_to_nginx(machine: FakeMachine) -> None:

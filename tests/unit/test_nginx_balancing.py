@@ -96,6 +96,15 @@ def test_with_every_method_workers_share_one_zone_and_forget_who_failed(method: 
     ]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_who_is_drained_is_down_with_every_method_and_weight(method: str, tmp_path: Path) -> None:
+    balancing = {"method": method, "weights": {"uwsgi-2": 7}, "drain": ["uwsgi-2"]}
+    assert upstream(tmp_path, balancing=balancing).all("server") == [
+        [f"unix:{REPLICAS[0].socket}", "max_fails=0"],
+        [f"unix:{REPLICAS[1].socket}", "weight=7", "max_fails=0", "down"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("tls", "secure"),
     [({}, False), (TLS, True), ({**TLS, "redirect": True}, True), ({**TLS, "redirect": False}, False)],
@@ -125,11 +134,25 @@ def refusal(**values: Any) -> str:
         (9, "uwsgi-01", "uwsgi-1 to uwsgi-9"),
     ],
 )
-def test_a_weight_of_a_replica_that_is_not_there_is_refused_with_those_that_are(
-    replicas: int, name: str, there: str
+@pytest.mark.parametrize("key", ["weights", "drain"])
+def test_a_replica_that_is_not_there_is_refused_with_those_that_are(
+    key: str, replicas: int, name: str, there: str
 ) -> None:
-    message = refusal(replicas=replicas, balancing={"weights": {"uwsgi-1": 2, name: 2}})
-    assert message.endswith(f"\n  balancing.weights has {name}, but replicas is {replicas}: {there}")
+    message = refusal(replicas=replicas, balancing={key: {name: 2} if key == "weights" else [name]})
+    assert message.endswith(f"\n  balancing.{key} has {name}, but replicas is {replicas}: {there}")
+
+
+@pytest.mark.parametrize(("replicas", "there"), [(1, "uwsgi-1"), (2, "uwsgi-1 to uwsgi-2")])
+def test_not_all_replicas_are_drained(replicas: int, there: str) -> None:
+    drained = [f"uwsgi-{number}" for number in range(replicas, 0, -1)]
+    message = refusal(replicas=replicas, balancing={"drain": drained})
+    assert message.endswith(f"\n  balancing.drain has all replicas ({there}): nobody would be left to answer")
+
+
+def test_all_replicas_but_one_can_be_drained_and_twice_is_once() -> None:
+    drained = ["uwsgi-3", "uwsgi-1", "uwsgi-3"]
+    parsed = Settings.parse({"replicas": "3", "balancing": json.dumps({"drain": drained})})
+    assert parsed.balancing.drain == tuple(drained)
 
 
 def test_a_weight_of_each_replica_is_accepted() -> None:

@@ -132,6 +132,21 @@ def test_nginx_publishes_where_the_settings_say(config: dict[str, str], publishe
     assert program.exports["url"] == url
 
 
+@pytest.mark.parametrize(
+    ("host", "config", "url"),
+    [
+        ("ssh://root@lab:22", {"publishAddress": "0.0.0.0"}, "http://lab:8080"),
+        ("tcp://10.1.2.3:2376", {"publishAddress": "::"}, "http://10.1.2.3:8080"),
+        ("tcp://10.1.2.3:2376", {"publishAddress": "10.9.9.9"}, "http://10.9.9.9:8080"),
+        ("ssh://lab", {}, "http://127.0.0.1:8080"),
+    ],
+)
+def test_on_another_docker_host_it_is_that_one_that_answers(host: str, config: dict[str, str], url: str) -> None:
+    program = run({**config, "docker:host": host, "metrics": '{"enabled": true, "port": 9113}'})
+    assert program.exports["url"] == url
+    assert program.exports["status"] == url.replace("8080", "9113")
+
+
 # On the host's network
 
 HOST = {"publish": "host", "port": "18080", "publishAddress": "::1"}
@@ -611,6 +626,7 @@ def test_exports_answer_what_a_person_asks_next(program: Program, count: int) ->
         "image": program["uwsgi-1"].inputs["image"],
         "containers": [name for name in program.exports["containers"] if name],
         "nginx": program.exports["nginx"],
+        "previousImage": "",
     }
     assert [re.sub("-[0-9a-f]{7}$", "", name) for name in program.exports["containers"]] == [
         f"uwsgi-nginx-test-{name}" for name in names(count)

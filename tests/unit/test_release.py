@@ -1,13 +1,13 @@
 """The release as a resource: when it passes the gate again, what it reports, what of it is stored."""
 
 import base64
+import json
 import subprocess
 import sys
 import traceback
 from typing import Any
 
 import dill  # type: ignore[import-untyped]
-import docker
 import pytest
 from docker.errors import DockerException
 from pulumi.dynamic import Config, ConfigureRequest
@@ -105,7 +105,7 @@ def test_a_create_passes_the_gate_with_all_that_was_registered(fake_gate: FakeGa
     ] == []
     assert (rollout.health_path, rollout.health_timeout, rollout.drain_timeout) == ("/health", 60, 30)
     assert created.id
-    assert created.outs == props
+    assert created.outs == {**props, "previous": ""}
 
 
 def test_an_update_passes_the_gate_with_what_is_new(fake_gate: FakeGate, props: dict[str, Any]) -> None:
@@ -113,7 +113,52 @@ def test_an_update_passes_the_gate_with_what_is_new(fake_gate: FakeGate, props: 
     updated = provider().update("release", props, news)
     (rollout,) = fake_gate.passed
     assert (rollout.configuration, rollout.health_timeout) == ("new", 7)
-    assert updated.outs == news
+    assert updated.outs == {**news, "previous": ""}
+
+
+def test_who_is_drained_passes_the_gate_as_such(fake_gate: FakeGate) -> None:
+    balancing = json.dumps({"drain": ["uwsgi-1", "uwsgi-1"]})
+    static = {"static": json.dumps({"/static": "static"}), "appImage": f"sha256:{'7' * 64}"}
+    props = run({"balancing": balancing, **static})["release"].inputs
+    provider().create(props)
+    (rollout,) = fake_gate.passed
+    assert (rollout.drained, [replica.name for replica in rollout.serving]) == (["uwsgi-1"], ["uwsgi-2"])
+    assert [files.container for files in rollout.static] == [rollout.replicas[1].container], "of one that may be well"
+
+
+# The image of before
+
+
+def test_the_image_of_the_release_before_is_remembered(fake_gate: FakeGate, props: dict[str, Any]) -> None:
+    def update(olds: dict[str, Any], **news: Any) -> dict[str, Any]:
+        # As the engine does it: what the program does not say, it does not hand over.
+        return dict(provider().update("release", olds, {**props, **news}).outs or {})
+
+    live = {**props, "image": "sha256:1", "previous": ""}
+    live = update(live, image="sha256:2")
+    assert live["previous"] == "sha256:1"
+    assert update(live, image="sha256:2", configuration="another")["previous"] == "sha256:1"
+    fake_gate.error = Refused("uwsgi-1 is restarting")
+    with pytest.raises(Refused):
+        update(live, image="sha256:3")
+    fake_gate.error = None
+    live = update(live, image="sha256:1")
+    assert live["previous"] == "sha256:2", "back, and forward again"
+    assert update(live, image="sha256:4")["previous"] == "sha256:1"
+
+
+def test_the_image_of_before_is_no_difference_and_a_refresh_keeps_it(
+    fake_gate: FakeGate, props: dict[str, Any]
+) -> None:
+    live = {**props, "previous": "sha256:1"}
+    assert provider().diff("release", live, props).changes is False
+    assert (provider().read("release", live).outs or {})["previous"] == "sha256:1"
+
+
+def test_a_state_that_remembers_no_image_is_as_good(fake_gate: FakeGate, props: dict[str, Any]) -> None:
+    old = {key: value for key, value in props.items() if key not in ("image", "drained")}
+    assert provider().diff("release", old, props).changes is False
+    assert (provider().update("release", old, props).outs or {})["previous"] == ""
 
 
 @pytest.mark.parametrize("operation", ["create", "update"])
@@ -296,53 +341,6 @@ def test_the_gate_talks_to_the_daemon_that_the_plugin_uses(
     configured.create(props)
     assert connections == [connection]
     assert fake_gate.clients == ["a client"]
-
-
-@pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments with which the SDK's clients were made."""
-    made: list[dict[str, Any]] = []
-
-    class FakeClient:
-        def __init__(self, **options: Any) -> None:
-            made.append(options)
-
-        @classmethod
-        def from_env(cls, **options: Any) -> "FakeClient":
-            return cls(**options, from_env=True)
-
-    monkeypatch.setattr(docker, "DockerClient", FakeClient)
-    return made
-
-
-def test_without_a_host_the_environment_says_which_daemon(clients: list[dict[str, Any]]) -> None:
-    docker_host.connect()
-    (options,) = clients
-    assert options.items() >= {"from_env": True, "timeout": docker_host.TIMEOUT, "use_ssh_client": True}.items()
-
-
-@pytest.mark.parametrize(
-    ("host", "by_ssh"),
-    [("ssh://root@elsewhere", True), ("unix:///run/other.sock", False), ("tcp://10.0.0.1:2375", False)],
-)
-def test_a_host_is_the_one_that_is_asked(clients: list[dict[str, Any]], host: str, by_ssh: bool) -> None:
-    docker_host.connect(host)
-    (options,) = clients
-    assert options["base_url"] == host
-    assert options["use_ssh_client"] is by_ssh
-    assert not options["tls"]
-
-
-def test_certificates_are_used_for_tls(
-    clients: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    for name in ("ca.pem", "cert.pem", "key.pem"):
-        (tmp_path / name).touch()
-    docker_host.connect("tcp://10.0.0.1:2376", str(tmp_path))
-    (options,) = clients
-    assert options["tls"].ca_cert == f"{tmp_path}/ca.pem"
-    assert options["tls"].cert == (f"{tmp_path}/cert.pem", f"{tmp_path}/key.pem")
-    assert options["tls"].verify
 
 
 def test_the_provider_is_named_after_what_it_is() -> None:

@@ -210,6 +210,7 @@ BAD = [
     ("canary", '{"appFolder": "/srv/app"}', "its appFolder should be relative"),
     ("canary", '{"appFolder": "nginx"}', "requirements.txt"),
     ("balancing", '{"weights": {"uwsgi-1": 0}}', "greater than or equal to 1"),
+    ("balancing", '{"drain": "uwsgi-1"}', "valid tuple"),
     ("metrics", '{"port": 65536}', "less than or equal to 65535"),
     ("maintenance", '{"allow": ["me"]}', "is neither an address nor a network"),
     ("static", '{"/a": "\\ud800"}', "should be a folder inside"),
@@ -424,6 +425,10 @@ def test_keys_that_do_not_go_together_are_refused(rules: dict[str, Any], reason:
         ),
         ({"balancing": '{"weights": {"uwsgi-1": 2}}'}, "balancing.weights is set, and orchestrator is swarm: its"),
         (
+            {"balancing": '{"drain": ["uwsgi-1", "uwsgi-2"]}'},
+            "balancing.drain is set, and orchestrator is swarm: its replicas come and go. `docker node update --avail",
+        ),
+        (
             {"canary": '{"share": 0}', "appImage": PINNED},
             "canary.share is set, and orchestrator is swarm: a",
         ),
@@ -585,6 +590,51 @@ def test_two_settings_share_no_environment() -> None:
     assert Settings.parse({}).environment == {}
 
 
+def load(monkeypatch: pytest.MonkeyPatch, config: dict[str, str]) -> Settings:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(pulumi, "get_project", lambda: "uwsgi-nginx")
+    monkeypatch.setenv("PULUMI_CONFIG", json.dumps(config))
+    monkeypatch.setenv("PULUMI_CONFIG_SECRET_KEYS", "[]")
+    return Settings.load()
+
+
+@pytest.mark.parametrize("key", ["context", "sshOpts", "caMaterial", "certMaterial", "keyMaterial"])
+def test_what_only_the_plugin_would_follow_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    with pytest.raises(SettingsError, match=rf"docker:{key}: .*Set docker:host|docker:{key}: .*Write ") as refused:
+        load(monkeypatch, {f"docker:{key}": "-----BEGIN"})
+    assert "-----BEGIN" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "remote"),
+    [
+        ("", "127.0.0.1", False),
+        ("unix:///run/other.sock", "127.0.0.1", False),
+        ("tcp://localhost:2375", "localhost", False),
+        ("tcp://10.1.2.3:2376", "10.1.2.3", True),
+        ("ssh://root@lab", "lab", True),
+        ("ssh://root@127.0.0.1:2222", "127.0.0.1", True),
+    ],
+)
+def test_live_reload_takes_a_docker_host_that_is_this_machine(
+    monkeypatch: pytest.MonkeyPatch, host: str, address: str, remote: bool
+) -> None:
+    settings = load(monkeypatch, {"docker:host": host})
+    assert (settings.docker_address, settings.docker_is_remote) == (address, remote)
+    reloading = {"docker:host": host, "uwsgi-nginx:liveReload": "true"}
+    if remote:
+        with pytest.raises(SettingsError, match=f"liveReload is true, and the Docker host is {address}"):
+            load(monkeypatch, reloading)
+    else:
+        assert load(monkeypatch, reloading).live_reload
+
+
+def test_the_environments_docker_host_counts_where_the_stack_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    load(monkeypatch, {})
+    monkeypatch.setenv("DOCKER_HOST", "ssh://lab")
+    assert Settings.load().docker_address == "lab"
+
+
 def test_the_stacks_configuration_is_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"uwsgi-nginx:replicas": "7", "docker:host": "ssh://elsewhere", "other:replicas": "9"}
     monkeypatch.setattr(pulumi, "get_project", lambda: "uwsgi-nginx")
@@ -599,7 +649,7 @@ def test_the_stacks_configuration_is_what_is_loaded(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("file", "written"), [(reference.PULUMI, reference.pulumi_yaml), (reference.README, reference.readme)]
+    ("file", "written"), [(reference.PULUMI, reference.pulumi_yaml), (reference.PAGE, reference.page)]
 )
 def test_the_files_that_repeat_the_settings_are_as_make_reference_writes_them(
     file: str, written: Callable[[str], str]

@@ -158,6 +158,7 @@ def test_a_person_is_told_where_it_answers_and_what_it_runs() -> None:
         "image": container(program["app"])["image"],
         "app": physical_name("app"),
         "nginx": physical_name("nginx"),
+        "previousImage": "",
     }
 
 
@@ -628,6 +629,7 @@ def test_a_release_changes_the_app_and_nothing_of_nginx() -> None:
         label_at("app", "content"),
         "rollout/content",
         "release/release",
+        "release/image",
     }
 
 

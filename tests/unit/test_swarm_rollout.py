@@ -791,7 +791,8 @@ def test_a_release_waits_for_all_that_was_registered(
         # The engine has one kind of number.
         props = {key: float(v) if type(v) is int else v for key, v in registered()[name].inputs.items()}
         done = provider.create(props) if deed == "create" else provider.update("id", {"content": "old"}, props)
-        assert done.outs == {**props, "specification": "as it was told"}
+        remembered = {"previous": ""} if name == "release" else {}
+        assert done.outs == {**props, "specification": "as it was told", **remembered}
     app, nginx = watching.waited_for
     labels = {"uwsgi-nginx.project": "uwsgi-nginx", "uwsgi-nginx.stack": "test"}
     assert (app.labels, app.replicas) == ({**labels, "uwsgi-nginx.role": "replica"}, 2)
@@ -803,6 +804,17 @@ def test_a_release_waits_for_all_that_was_registered(
     assert app.timeout > 60
     (asked,) = watching.asked
     assert (asked.path, repr(asked.port)) == ("/health", "8080")
+
+
+def test_a_release_on_a_swarm_remembers_the_image_of_the_one_before(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = provider_of(RolloutProvider, monkeypatch, "a client")
+    props = registered()["release"].inputs
+    live = provider.create({**props, "image": "app@sha256:1"}).outs
+    live = provider.update("id", live, {**props, "image": "app@sha256:2"}).outs
+    assert (live["image"], live["previous"]) == ("app@sha256:2", "app@sha256:1")
+    assert provider.diff("id", live, {**props, "image": "app@sha256:2"}).changes is False
 
 
 @pytest.mark.parametrize(
