@@ -201,7 +201,7 @@ def _sweep(client: docker.DockerClient, name: str, stacks: list[str], folder: Pa
     labels = [f"{LABEL}={name}", *(f"uwsgi-nginx.stack={stack}" for stack in stacks)]
     prefixes = tuple(f"{PROJECT}-{stack}-" for stack in stacks)
     for label in labels:
-        for container in client.containers.list(all=True, filters={"label": label}):
+        for container in client.containers.list(all=True, sparse=True, filters={"label": label}):
             with suppress(APIError):
                 container.remove(force=True, v=True)
     for network in client.networks.list():

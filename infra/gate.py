@@ -387,7 +387,7 @@ class Gate:
     def _sockets_in_use(self, nginx: Container) -> set[str]:
         """The sockets of all containers that share the volume with NGINX: replicas that still drain are among them."""
         volume = next(mount["Name"] for mount in nginx.attrs["Mounts"] if mount["Destination"] == SOCKET_FOLDER)
-        containers = self._client.containers.list(filters={"volume": volume})
+        containers = self._client.containers.list(filters={"volume": volume}, ignore_removed=True)
         variables = (variable for container in containers for variable in container.attrs["Config"]["Env"] or [])
         return {
             text for name, _, text in (variable.partition("=") for variable in variables) if name == SOCKET_VARIABLE

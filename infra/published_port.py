@@ -81,8 +81,8 @@ class PublishedPort(Resource, name="PublishedPort"):
 
 def _holder(client: "DockerClient", labels: dict[str, str], port: int) -> "Container | None":
     """This stack's own NGINX, if that is who has the port."""
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = client.containers.list(filters={"label": [*wanted, f"{LABEL_PREFIX}role=nginx"]})
+    wanted = [*(f"{name}={value}" for name, value in labels.items()), f"{LABEL_PREFIX}role=nginx"]
+    found = client.containers.list(filters={"label": wanted}, ignore_removed=True)
     return next((container for container in found if _published(container, HTTPS_PORT) == port), None)
 
 

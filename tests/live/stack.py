@@ -185,9 +185,8 @@ class Stack:
 
     def containers(self, role: str = "", *, stopped: bool = True) -> list[Container]:
         labels = [f"uwsgi-nginx.stack={self.name}", *([f"uwsgi-nginx.role={role}"] if role else [])]
-        return sorted(
-            self.docker.containers.list(all=stopped, filters={"label": labels}), key=lambda found: str(found.name)
-        )
+        found = self.docker.containers.list(all=stopped, filters={"label": labels}, ignore_removed=True)
+        return sorted(found, key=lambda container: str(container.name))
 
     def replica(self, name: str) -> Container:
         return next(found for found in self.containers("replica") if found.labels["uwsgi-nginx.replica"] == name)

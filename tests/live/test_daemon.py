@@ -62,7 +62,8 @@ def test_it_is_deployed_to_the_daemon_that_docker_host_names_and_to_no_other(run
     assert len(running.containers()) == 3
     machine = docker.from_env(use_context=False)
     try:
-        assert machine.containers.list(all=True, filters={"label": f"uwsgi-nginx.stack={running.name}"}) == []
+        labels = f"uwsgi-nginx.stack={running.name}"
+        assert machine.containers.list(all=True, sparse=True, filters={"label": labels}) == []
     finally:
         machine.close()
 

@@ -371,7 +371,7 @@ def test_a_renamed_stack_goes_on_and_its_next_update_replaces_its_containers(rea
     assert load.gap < 5
     assert len(ids(ready)) == 3
     assert not ids(ready) & there
-    labelled = ready.docker.containers.list(all=True, filters={"label": f"uwsgi-nginx.stack={old}"})
+    labelled = ready.docker.containers.list(all=True, sparse=True, filters={"label": f"uwsgi-nginx.stack={old}"})
     assert not labelled
     ready.preview("--refresh", "--expect-no-changes")
     assert ready.name not in make(ready, "orphans").output

@@ -145,7 +145,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     name = f"test-{secrets.token_hex(4)}"
     yield name
     client = docker.from_env(use_context=False)
-    for container in client.containers.list(all=True, filters={"label": f"uwsgi-nginx.stack={name}"}):
+    for container in client.containers.list(all=True, sparse=True, filters={"label": f"uwsgi-nginx.stack={name}"}):
         container.remove(force=True, v=True)
     for image in client.images.list(filters={"reference": f"{name}/*"}):
         for tag in (tag for tag in image.tags if tag.startswith(f"{name}/")):
@@ -211,7 +211,7 @@ def test_a_pull_request_of_a_stranger_gets_a_comment_with_its_preview(github: Gi
     assert github.summary.read_text() == text
     assert len(git(github.runner, "worktree", "list").splitlines()) == 1
     client = docker.from_env(use_context=False)
-    assert not client.containers.list(all=True, filters={"label": "uwsgi-nginx.stack=review"})
+    assert not client.containers.list(all=True, sparse=True, filters={"label": "uwsgi-nginx.stack=review"})
     client.close()
 
     with serving() as forge:
@@ -265,7 +265,7 @@ def test_a_team_deploys_previews_and_finds_drift(github: GitHub, pull_request: s
         # Somebody lends a hand.
         labels = [f"uwsgi-nginx.stack={production}", "uwsgi-nginx.replica=uwsgi-2"]
         client = docker.from_env(use_context=False)
-        client.containers.list(filters={"label": labels})[0].remove(force=True)
+        client.containers.list(filters={"label": labels}, sparse=True)[0].remove(force=True)
         client.close()
         assert github.run("drift.yml", "drift", pull_request) != 0
         assert "uwsgi-2" in github.output

@@ -159,7 +159,8 @@ def test_everything_is_made_there_and_nothing_here(running: Stack, remote: Remot
     assert set(running.answering(8)) == {"uwsgi-1", "uwsgi-2"}
     machine = docker.from_env(use_context=False)
     try:
-        assert machine.containers.list(all=True, filters={"label": f"uwsgi-nginx.stack={running.name}"}) == []
+        labels = f"uwsgi-nginx.stack={running.name}"
+        assert machine.containers.list(all=True, sparse=True, filters={"label": labels}) == []
         assert not [image for image in machine.images.list() if any(running.name in tag for tag in image.tags)]
     finally:
         machine.close()

@@ -85,7 +85,7 @@ def executed(stack: Stack, cluster: Cluster) -> Counter[str]:
     containers = [
         container
         for node in cluster.nodes
-        for container in node.docker.containers.list(all=True, filters={"label": label})
+        for container in node.docker.containers.list(all=True, filters={"label": label}, ignore_removed=True)
     ]
     return Counter(re.findall(r"did (post-\d+)", "".join(found.logs().decode() for found in containers)))
 

@@ -262,7 +262,7 @@ def test_a_node_that_is_gone_is_healed(stack: Stack, cluster: Cluster, record: R
     eventually(cluster.is_whole, HEAL_TIMEOUT, f"{victim.name} is back")
     eventually(lambda: {*cluster.running(stack.outputs()["nginx"])} == NODES, 60, "all nodes have NGINX")
     # Docker may forget what it had there when it was cut off, and leave it, stopped: docs/scaling.md says so.
-    for container in victim.docker.containers.list(all=True, filters={"status": "exited"}):
+    for container in victim.docker.containers.list(all=True, sparse=True, filters={"status": "exited"}):
         container.remove(v=True)
 
 
@@ -318,7 +318,9 @@ def test_destroy_leaves_nothing(stack: Stack, cluster: Cluster) -> None:
     for node in cluster.nodes:
         # The plugin waits for those on the manager's node alone.
         eventually(
-            lambda node=node: not node.docker.containers.list(all=True), 60, f"{node.name} has no container left"
+            lambda node=node: not node.docker.containers.list(all=True, sparse=True),
+            60,
+            f"{node.name} has no container left",
         )
         volumes = node.docker.volumes.list()
         assert not volumes, f"{node.name}: {volumes}"

@@ -370,8 +370,14 @@ class _Containers:
         self._machine.call()
         return _Container(self._machine, self._find(container_id))
 
-    def list(self, all: bool = False, filters: dict[str, Any] | None = None) -> "list[_Container]":  # noqa: A002
+    def list(
+        self,
+        all: bool = False,  # noqa: A002
+        filters: dict[str, Any] | None = None,
+        ignore_removed: bool = False,
+    ) -> "list[_Container]":
         self._machine.call()
+        assert ignore_removed, "a container that goes in between would fail it"
         filters = filters or {}
         assert set(filters) <= {"volume"}, "teach the fake this filter"
         found = [

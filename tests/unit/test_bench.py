@@ -524,7 +524,7 @@ class Daemon:
         return SimpleNamespace(name=name, remove=lambda **_: self.removed.append(name))
 
     def _containers(self, filters: dict[str, str], **options: bool) -> list[SimpleNamespace]:
-        assert options == {"all": True}, "one that has stopped would stay"
+        assert options == {"all": True, "sparse": True}, "one that has stopped would stay"
         return [self._named(filters["label"])]
 
     def _images(self, filters: dict[str, str]) -> list[SimpleNamespace]:

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,8 @@ class Server:
                 if self._silent:
                     self._done.wait(10)
                 else:
-                    connection.sendall(self.response)
+                    with suppress(OSError):  # who asked may have been killed meanwhile
+                        connection.sendall(self.response)
 
     def close(self) -> None:
         self._done.set()
